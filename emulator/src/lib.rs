@@ -1,0 +1,1 @@
+//! The CUDA programming model on the CPU.

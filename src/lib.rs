@@ -1,0 +1,1 @@
+//! CUDA kernels that keep language-model training on an even keel.
