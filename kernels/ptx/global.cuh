@@ -1,0 +1,33 @@
+// 16-byte accesses to global memory that leave no line behind in L1: rows are touched once.
+#pragma once
+
+#include "platform/platform.h"
+
+namespace evenkeel::ptx {
+
+// ld.global.L1::no_allocate.v4. Not .nc: operations in place write what they read.
+EVENKEEL_DEVICE uint4 load_global_16(const void* address) {
+#if defined(__CUDACC__)
+  uint4 v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(address)
+               : "memory");
+  return v;
+#else
+  return *static_cast<const uint4*>(address);
+#endif
+}
+
+// st.global.L1::no_allocate.v4.
+EVENKEEL_DEVICE void store_global_16(void* address, uint4 v) {
+#if defined(__CUDACC__)
+  asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(v.x),
+               "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+#else
+  *static_cast<uint4*>(address) = v;
+#endif
+}
+
+}  // namespace evenkeel::ptx
