@@ -1,0 +1,164 @@
+//! Memory that belongs to a stream.
+
+use std::fmt;
+
+use super::{Stream, cpu::HostMemory, stream::Inner};
+use crate::{
+    DType, Element, Error, Result, TensorMut, TensorRef,
+    interop::access::{Source, SourceMut},
+    tensor::{Layout, check_length},
+};
+
+/// Contiguous memory of a shape and type, owned.
+///
+/// A buffer belongs to the stream that made it. Used on another stream of the same device, it is ordered with both:
+/// the other stream waits for what the buffer's own stream had queued, and the buffer's own stream for the use. It is
+/// freed in its turn, when the work that uses it is done.
+///
+/// ```
+/// use evenkeel::Device;
+/// let stream = Device::cpu().stream()?;
+/// let mut buffer = stream.upload(&[2, 2], &[1_u32, 2, 3, 4])?;
+/// buffer.write(&[5_u32, 6, 7, 8])?;
+/// assert_eq!(buffer.view().shape(), [2, 2]);
+/// assert_eq!(buffer.read::<u32>()?, [5, 6, 7, 8]);
+/// # Ok::<(), evenkeel::Error>(())
+/// ```
+pub struct Buffer {
+    memory: Memory,
+    layout: Layout,
+    stream: Stream,
+}
+
+/// What a new buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contents {
+    Zeros,
+    Uninitialised,
+}
+
+enum Memory {
+    /// Nothing is allocated for zero bytes.
+    Empty,
+    Cpu(HostMemory),
+}
+
+impl Buffer {
+    pub(super) fn new(
+        stream: &Stream,
+        op: &'static str,
+        dtype: DType,
+        shape: &[usize],
+        contents: Contents,
+    ) -> Result<Buffer> {
+        // Checked at a stand-in address first: the size must be known to be sound before it is allocated.
+        let device = stream.id();
+        let stand_in = Layout::new(op, device, dtype, dtype.size() as u64, shape, None, None)?;
+        let bytes = stand_in.bytes();
+        let (memory, address) = if bytes == 0 {
+            (Memory::Empty, 0)
+        } else {
+            match &*stream.inner {
+                Inner::Cpu(_) => {
+                    let memory = HostMemory::new(bytes)?;
+                    let address = memory.address();
+                    (Memory::Cpu(memory), address)
+                }
+            }
+        };
+        let _ = contents;
+        let layout = Layout::new(op, device, dtype, address, shape, None, None)?;
+        Ok(Buffer {
+            memory,
+            layout,
+            stream: stream.clone(),
+        })
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.layout.dtype()
+    }
+
+    /// The dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.layout.elements()
+    }
+
+    /// The stream that the buffer belongs to.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The whole buffer, for reading.
+    pub fn view(&self) -> TensorRef<'_> {
+        TensorRef::new(self.layout, Source::Buffer(&self.stream))
+    }
+
+    /// The whole buffer, for writing.
+    pub fn view_mut(&mut self) -> TensorMut<'_> {
+        TensorMut::new(self.layout, SourceMut::Buffer(&self.stream))
+    }
+
+    /// Waits for the buffer's stream and copies the elements to the host.
+    ///
+    /// # Errors
+    /// - [`Error::Argument`] when `T` is not the buffer's type.
+    /// - [`Error::Findings`] on the emulator, when something of it was never written.
+    /// - What went wrong with earlier work on the stream, as [`Error::Cuda`].
+    pub fn read<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_dtype("Buffer::read", T::DTYPE)?;
+        let mut data = vec![T::zeroed(); self.elements()];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
+        match &self.memory {
+            Memory::Empty => {}
+            Memory::Cpu(memory) => bytes.copy_from_slice(memory.bytes()),
+        }
+        Ok(data)
+    }
+
+    /// Copies `data` over the whole buffer, in the stream's turn. The data may be dropped when the call returns.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when type or number of the elements are not the buffer's.
+    pub fn write<T: Element>(&mut self, data: &[T]) -> Result<()> {
+        const OP: &str = "Buffer::write";
+        self.check_dtype(OP, T::DTYPE)?;
+        check_length(OP, self.layout.shape(), data.len())?;
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        match &mut self.memory {
+            Memory::Empty => {}
+            Memory::Cpu(memory) => memory.bytes_mut().copy_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn check_dtype(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if dtype == self.dtype() {
+            return Ok(());
+        }
+        Err(Error::argument(
+            op,
+            "T",
+            format!("the buffer's type {}", self.dtype()),
+            dtype.to_string(),
+        ))
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Buffer({} {:?} on {})",
+            self.dtype(),
+            self.shape(),
+            self.stream.device()
+        )
+    }
+}

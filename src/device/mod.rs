@@ -1,0 +1,187 @@
+//! Where operations run: devices, their streams, and memory on them.
+
+mod buffer;
+mod cpu;
+pub(crate) mod launch;
+pub(crate) mod stream;
+
+use std::{fmt, sync::Arc};
+
+pub use self::{
+    buffer::Buffer,
+    stream::{Event, Stream},
+};
+use crate::{Error, Result};
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// A GPU, through the CUDA driver.
+    Cuda,
+    /// The emulator, which runs the CUDA kernels on the CPU and reports their faults.
+    Emulated,
+    /// The CPU, which runs the operations' formulas in `f64`.
+    Cpu,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DeviceKind::Cuda => "cuda",
+            DeviceKind::Emulated => "emulated",
+            DeviceKind::Cpu => "cpu",
+        })
+    }
+}
+
+/// Tells devices apart: memory of one is not memory of another.
+///
+/// On CUDA it names a context, so two [`Device`]s made for one GPU have the same id and share memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeviceId {
+    kind: DeviceKind,
+    /// CUDA: the ordinal. Emulated: counts the emulators of this process.
+    ordinal: u32,
+    /// CUDA: the context's handle.
+    context: u64,
+}
+
+impl DeviceId {
+    /// The CPU.
+    pub const CPU: DeviceId = DeviceId {
+        kind: DeviceKind::Cpu,
+        ordinal: 0,
+        context: 0,
+    };
+
+    /// The device's kind.
+    pub fn kind(self) -> DeviceKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            DeviceKind::Cpu => f.pad("cpu"),
+            kind => f.pad(&format!("{kind}:{}", self.ordinal)),
+        }
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)?;
+        if self.kind == DeviceKind::Cuda {
+            write!(f, " (context {:#x})", self.context)?;
+        }
+        Ok(())
+    }
+}
+
+/// Something that runs operations. Cheap to clone; clones are the same device.
+///
+/// ```
+/// use evenkeel::{Device, DeviceKind};
+/// let device = Device::best()?; // CUDA where there is one, else the CPU
+/// println!("{device}: {}", device.name());
+/// assert_eq!(Device::cpu().kind(), DeviceKind::Cpu);
+/// # Ok::<(), evenkeel::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    inner: Inner,
+}
+
+#[derive(Clone)]
+enum Inner {
+    Cpu,
+}
+
+impl Device {
+    /// The GPU of this number, as the CUDA driver counts them.
+    ///
+    /// # Errors
+    /// - [`Error::NoDriver`]: there is no CUDA driver.
+    /// - [`Error::NotBuilt`]: this program was built without CUDA kernels.
+    /// - [`Error::Unsupported`]: the driver or the GPU is older than the kernels need.
+    /// - [`Error::Argument`]: there are fewer GPUs.
+    pub fn cuda(ordinal: usize) -> Result<Device> {
+        let _ = ordinal;
+        Err(Error::NoDriver {
+            tried: String::new(),
+        })
+    }
+
+    /// The CPU: every operation as its formula, computed in `f64` and rounded once.
+    pub fn cpu() -> Device {
+        Device { inner: Inner::Cpu }
+    }
+
+    /// The first GPU if a driver and a supported GPU answer, else the CPU.
+    ///
+    /// # Errors
+    /// Only what is wrong with a GPU that is there and supported, such as [`Error::OutOfMemory`].
+    pub fn best() -> Result<Device> {
+        match Device::cuda(0) {
+            Ok(device) => Ok(device),
+            Err(
+                Error::NoDriver { .. }
+                | Error::NotBuilt { .. }
+                | Error::Unsupported { .. }
+                | Error::Argument { .. },
+            ) => Ok(Device::cpu()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The kind of device this is.
+    pub fn kind(&self) -> DeviceKind {
+        self.id().kind
+    }
+
+    /// What tells this device's memory from others'.
+    pub fn id(&self) -> DeviceId {
+        match &self.inner {
+            Inner::Cpu => DeviceId::CPU,
+        }
+    }
+
+    /// The device's name, for people.
+    pub fn name(&self) -> String {
+        match &self.inner {
+            Inner::Cpu => "CPU reference".into(),
+        }
+    }
+
+    /// Major and minor compute capability of a GPU, or of the one that is emulated.
+    pub fn compute_capability(&self) -> Option<(u32, u32)> {
+        match &self.inner {
+            Inner::Cpu => None,
+        }
+    }
+
+    /// A new stream of work on this device.
+    pub fn stream(&self) -> Result<Stream> {
+        let inner = match &self.inner {
+            Inner::Cpu => stream::Inner::Cpu(cpu::CpuStream::default()),
+        };
+        Ok(Stream {
+            device: self.clone(),
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id().fmt(f)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({}, {:?})", self.id(), self.name())
+    }
+}

@@ -1,0 +1,229 @@
+//! Streams of work, and events in them.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use bytemuck::Pod;
+
+use super::{
+    Buffer, Device, DeviceId,
+    buffer::Contents,
+    cpu::CpuStream,
+    launch::{Kernel, LaunchConfig},
+};
+use crate::{DType, Element, Error, Result, Status, TensorMut, TensorRef, tensor::check_length};
+
+/// A queue of work on a device, done in order. Cheap to clone; clones are the same queue.
+///
+/// A stream has a status word, in which kernels note what they found wrong with data ([`Status`]).
+///
+/// ```
+/// use evenkeel::Device;
+/// let stream = Device::cpu().stream()?;
+/// let targets = stream.upload(&[3], &[5_i64, 0, 2])?;
+/// assert_eq!(targets.read::<i64>()?, [5, 0, 2]);
+/// stream.check()?; // no operation found fault with its data
+/// # Ok::<(), evenkeel::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Stream {
+    pub(super) device: Device,
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) enum Inner {
+    Cpu(CpuStream),
+}
+
+/// How a device does operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// By calling the reference on host slices.
+    Reference,
+    /// By launching kernels.
+    Kernels,
+}
+
+impl Stream {
+    /// The device that does the work.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Copies `data` into a new buffer of this shape.
+    ///
+    /// The data may be dropped when the call returns; the copy takes its turn in the stream.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `data` does not have as many elements as `shape`, [`Error::OutOfMemory`], and on CUDA
+    /// [`Error::Unsupported`] while the stream is captured into a graph.
+    pub fn upload<T: Element>(&self, shape: &[usize], data: &[T]) -> Result<Buffer> {
+        check_length("Stream::upload", shape, data.len())?;
+        let mut buffer = self.uninitialised(T::DTYPE, shape)?;
+        buffer.write(data)?;
+        Ok(buffer)
+    }
+
+    /// A new buffer of zeros.
+    ///
+    /// # Errors
+    /// As [`upload`](Stream::upload).
+    pub fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
+        Buffer::new(self, "Stream::zeros", dtype, shape, Contents::Zeros)
+    }
+
+    /// A new buffer whose contents nothing has written yet.
+    ///
+    /// On the CPU and on CUDA its contents are arbitrary; the emulator reports a kernel or a host that reads them.
+    ///
+    /// # Errors
+    /// As [`upload`](Stream::upload).
+    pub fn uninitialised(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
+        Buffer::new(
+            self,
+            "Stream::uninitialised",
+            dtype,
+            shape,
+            Contents::Uninitialised,
+        )
+    }
+
+    /// Waits for the stream, then reads and clears its status word.
+    ///
+    /// # Errors
+    /// [`Error::Data`] says what the operations since the last check found wrong with their data.
+    pub fn check(&self) -> Result<()> {
+        self.take_status()?.into_result()
+    }
+
+    fn take_status(&self) -> Result<Status> {
+        match &*self.inner {
+            Inner::Cpu(stream) => Ok(stream.take_status()),
+        }
+    }
+
+    /// Waits until all work on the stream is done.
+    pub fn synchronize(&self) -> Result<()> {
+        match &*self.inner {
+            Inner::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// Marks the present end of the stream.
+    pub fn record(&self) -> Result<Event> {
+        let inner = match &*self.inner {
+            Inner::Cpu(_) => EventInner::Host(Instant::now()),
+        };
+        Ok(Event {
+            inner,
+            device: self.device.id(),
+        })
+    }
+
+    /// Lets the work that follows on this stream wait for an event of another stream of this device.
+    pub fn wait(&self, event: &Event) -> Result<()> {
+        if event.device != self.device.id() {
+            return Err(Error::argument(
+                "Stream::wait",
+                "event",
+                format!("an event of {}", self.device),
+                format!("an event of {}", event.device),
+            ));
+        }
+        match (&*self.inner, &event.inner) {
+            (Inner::Cpu(_), EventInner::Host(_)) => Ok(()),
+        }
+    }
+
+    /// How operations are done here; they branch on it.
+    pub(crate) fn backend(&self) -> Backend {
+        match &*self.inner {
+            Inner::Cpu(_) => Backend::Reference,
+        }
+    }
+
+    /// Sets bits of the status word from the reference, on the CPU.
+    pub(crate) fn raise(&self, status: Status) {
+        match &*self.inner {
+            Inner::Cpu(stream) => stream.raise(status),
+        }
+    }
+
+    /// The status word's address, for the parameters of kernels.
+    pub(crate) fn status_address(&self) -> u64 {
+        match &*self.inner {
+            Inner::Cpu(_) => 0,
+        }
+    }
+
+    /// The kernel `name` of the module compiled from kernels/, loaded at its first use.
+    pub(crate) fn kernel(&self, module: &'static str, name: &str) -> Result<Kernel> {
+        match &*self.inner {
+            Inner::Cpu(_) => Err(Error::unsupported(
+                "Stream::kernel",
+                format!("{module}/{name} on the CPU"),
+                "call the reference",
+            )),
+        }
+    }
+
+    /// Queues one launch. `params` is the kernel's only parameter; `reads` and `writes` are the views whose addresses
+    /// it carries, for the checks (device, overlap) and for the order among streams.
+    pub(crate) fn launch<P: Pod>(
+        &self,
+        kernel: &Kernel,
+        config: LaunchConfig,
+        params: &P,
+        reads: &[TensorRef<'_>],
+        writes: &mut [TensorMut<'_>],
+    ) -> Result<()> {
+        let _ = (kernel, config, params, reads, writes);
+        Ok(())
+    }
+
+    pub(crate) fn id(&self) -> DeviceId {
+        self.device.id()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", self.device)
+    }
+}
+
+/// A point in a stream, from [`Stream::record`].
+///
+/// ```
+/// use evenkeel::Device;
+/// let stream = Device::cpu().stream()?;
+/// let start = stream.record()?;
+/// let end = stream.record()?;
+/// assert!(end.elapsed_us(&start)? >= 0.0);
+/// # Ok::<(), evenkeel::Error>(())
+/// ```
+pub struct Event {
+    inner: EventInner,
+    device: DeviceId,
+}
+
+enum EventInner {
+    /// The CPU and the emulator are done when a call returns.
+    Host(Instant),
+}
+
+impl Event {
+    /// Microseconds from `since` to this event, after waiting for both.
+    pub fn elapsed_us(&self, since: &Event) -> Result<f64> {
+        match (&self.inner, &since.inner) {
+            (EventInner::Host(end), EventInner::Host(start)) => {
+                Ok(end.saturating_duration_since(*start).as_secs_f64() * 1e6)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Event({})", self.device)
+    }
+}

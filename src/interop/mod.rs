@@ -1,0 +1,4 @@
+//! Other people's memory and streams.
+
+pub(crate) mod access;
+pub mod raw;

@@ -1,0 +1,3 @@
+//! The one test binary: every test program embeds the kernels, so there is one.
+
+mod device;
