@@ -29,6 +29,9 @@ pub mod device;
 mod dtype;
 mod error;
 pub mod interop;
+#[cfg(feature = "loss")]
+pub mod loss;
+pub mod reference;
 pub mod tensor;
 
 pub use device::{Buffer, Device, DeviceId, DeviceKind, Event, Stream};

@@ -1,0 +1,534 @@
+//! The loss over a softmax, row by row in f64.
+//!
+//! With x the raw logits of a token, y its target, and j over the V' classes that take part (a class
+//! is masked when its mask bit is set or its z is -inf; then p = 0 and its gradient is exactly 0):
+//!
+//! ```text
+//! z = c tanh(x / c) / T                                     softcap, temperature
+//! m = max_j z_j    S = sum_j exp(z_j - m)    lse = m + log S
+//! p_j = exp(z_j - m) / S                     lp = (z_y - m) - log S
+//! 1 - p = sum_{j != y} exp(z_j - m) / S      H = log S - sum_j p_j (z_j - m)
+//! EL2N = sqrt(sum_j p_j^2 - 2 p + 1)
+//!
+//! loss = w ((1 - epsilon) f(p) + epsilon/V' sum_j -log p_j)
+//!        + lambda_z lse^2 - eta H + lambda_s/2 sum_j x_j^2
+//! dz_j = a p_j - b [j = y] - c p_j (log p_j + H) - d        a..e: Coefficients
+//! dx_j = dz_j (1 - tanh^2(x_j / c)) / T + e x_j
+//! ```
+//!
+//! Digits are kept where the plain forms lose them: log S is `log1p` of the sum without its
+//! largest term, 1 - p is never formed by subtraction, and the gradient at the target is
+//! -b (1 - p) and not b p - b.
+//!
+//! [`batch`] holds the rows of a whole batch, in parallel, with reductions.
+
+pub mod batch;
+mod objective;
+#[cfg(test)]
+mod tests;
+
+pub use objective::{ObjectiveValue, Probability, objective};
+
+use super::sum::Sum;
+use crate::Status;
+use crate::loss::{Criterion, LossOptions, Threshold};
+
+/// The options of [`LossOptions`] that concern one row, in f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowOptions {
+    /// f(p) and the tokens it counts.
+    pub criterion: Criterion,
+    /// c of c tanh(x / c).
+    pub softcap: Option<f64>,
+    /// T.
+    pub temperature: f64,
+    /// `lambda_z`.
+    pub z_loss: f64,
+    /// epsilon.
+    pub label_smoothing: f64,
+    /// eta.
+    pub entropy: f64,
+    /// `lambda_s`.
+    pub spectral_decoupling: f64,
+}
+
+impl From<&LossOptions> for RowOptions {
+    fn from(options: &LossOptions) -> Self {
+        Self {
+            criterion: options.criterion,
+            softcap: options.softcap.map(f64::from),
+            temperature: options.temperature.into(),
+            z_loss: options.z_loss.into(),
+            label_smoothing: options.label_smoothing.into(),
+            entropy: options.entropy.into(),
+            spectral_decoupling: options.spectral_decoupling.into(),
+        }
+    }
+}
+
+impl RowOptions {
+    /// The criterion alone.
+    #[must_use]
+    pub fn new(criterion: impl Into<Criterion>) -> Self {
+        Self::from(&LossOptions::new(criterion))
+    }
+}
+
+/// What a target says about its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A class of the vocabulary.
+    Valid(usize),
+    /// The ignored one: the row takes no part and is not read.
+    Ignored,
+    /// No class: the row takes no part and the status says so.
+    OutOfRange,
+}
+
+impl Target {
+    /// The meaning of `target` among `vocab` classes; `ignore_index` comes first.
+    #[must_use]
+    pub fn classify(target: i64, vocab: usize, ignore_index: i64) -> Self {
+        if target == ignore_index {
+            return Self::Ignored;
+        }
+        match usize::try_from(target) {
+            Ok(class) if class < vocab => Self::Valid(class),
+            _ => Self::OutOfRange,
+        }
+    }
+}
+
+/// One token's input.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The raw logits, `[vocab]`; not read unless the target is valid.
+    pub logits: &'a [f64],
+    /// Bit j % 32 of word j / 32 set: class j is masked. `[ceil(vocab / 32)]`.
+    pub class_mask: Option<&'a [u32]>,
+    /// The target.
+    pub target: Target,
+    /// w, of any sign.
+    pub weight: f64,
+}
+
+impl<'a> Row<'a> {
+    /// A row with neither mask nor weight.
+    #[must_use]
+    pub fn new(logits: &'a [f64], target: Target) -> Self {
+        Self {
+            logits,
+            class_mask: None,
+            target,
+            weight: 1.0,
+        }
+    }
+
+    /// Whether the class mask removes class `j`.
+    fn masked_by_bit(&self, j: usize) -> bool {
+        self.class_mask
+            .is_some_and(|words| words[j / 32] >> (j % 32) & 1 == 1)
+    }
+
+    /// The transformed logit of class `j`: -inf when it is masked.
+    fn transformed(&self, j: usize, options: &RowOptions) -> f64 {
+        if self.masked_by_bit(j) {
+            return f64::NEG_INFINITY;
+        }
+        let x = self.logits[j];
+        let capped = options.softcap.map_or(x, |c| c * (x / c).tanh());
+        capped / options.temperature
+    }
+
+    /// The classes that take part, with their transformed logits.
+    fn live(&self, options: &RowOptions) -> impl Iterator<Item = (usize, f64)> {
+        (0..self.logits.len())
+            .map(|j| (j, self.transformed(j, options)))
+            .filter(|&(_, z)| z != f64::NEG_INFINITY)
+    }
+}
+
+/// What a forward saves of a row for its backward.
+///
+/// All zero for a row that takes no part; `max` is NaN for a row that is not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowState {
+    /// m: the largest transformed logit.
+    pub max: f64,
+    /// log S.
+    pub log_sum: f64,
+    /// log p of the target.
+    pub lp: f64,
+    /// 1 - p of the target.
+    pub one_minus_p: f64,
+    /// H.
+    pub entropy: f64,
+    /// `sum_j p_j^2`.
+    pub sum_p2: f64,
+    /// V': the number of classes that are not masked.
+    pub unmasked_count: f64,
+    /// Whether the criterion counts the token.
+    pub kept: bool,
+}
+
+impl RowState {
+    /// m + log S.
+    #[must_use]
+    pub fn lse(&self) -> f64 {
+        self.max + self.log_sum
+    }
+
+    /// The saved form `[8]`, in the order of the fields, `kept` as 1 or 0.
+    #[must_use]
+    pub fn to_saved(&self) -> [f32; 8] {
+        [
+            self.max,
+            self.log_sum,
+            self.lp,
+            self.one_minus_p,
+            self.entropy,
+            self.sum_p2,
+            self.unmasked_count,
+            f64::from(u8::from(self.kept)),
+        ]
+        .map(|value| value as f32)
+    }
+
+    /// From the saved form.
+    #[must_use]
+    pub fn from_saved(saved: &[f32; 8]) -> Self {
+        let [
+            max,
+            log_sum,
+            lp,
+            one_minus_p,
+            entropy,
+            sum_p2,
+            unmasked_count,
+            kept,
+        ] = saved.map(f64::from);
+        Self {
+            max,
+            log_sum,
+            lp,
+            one_minus_p,
+            entropy,
+            sum_p2,
+            unmasked_count,
+            kept: kept != 0.0,
+        }
+    }
+
+    fn non_finite(unmasked_count: f64) -> Self {
+        Self {
+            max: f64::NAN,
+            log_sum: f64::NAN,
+            lp: f64::NAN,
+            one_minus_p: f64::NAN,
+            entropy: f64::NAN,
+            sum_p2: f64::NAN,
+            unmasked_count,
+            kept: true,
+        }
+    }
+
+    fn objective(&self, criterion: Criterion) -> ObjectiveValue {
+        objective(
+            criterion.objective,
+            Probability {
+                lp: self.lp,
+                one_minus_p: self.one_minus_p,
+                sum_p2: self.sum_p2,
+            },
+        )
+    }
+}
+
+/// The loss and the statistics of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowResult {
+    /// The token's loss, before any reduction.
+    pub loss: f64,
+    /// What the backward needs.
+    pub state: RowState,
+    /// `log sum_j exp z_j`.
+    pub lse: f64,
+    /// p of the target.
+    pub p: f64,
+    /// The lowest class among those with the largest transformed logit.
+    pub argmax: usize,
+    /// Whether the target is the argmax.
+    pub correct: bool,
+    /// `sqrt(sum_j p_j^2 - 2 p + 1)`, the distance of the probabilities from the target's onehot.
+    pub el2n: f64,
+    /// f and g, whether or not the token is kept; `None` for a row that takes no part.
+    pub objective: Option<ObjectiveValue>,
+    /// What was found wrong with the row.
+    pub status: Status,
+}
+
+impl RowResult {
+    /// The row's threshold decision.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.state.kept
+    }
+}
+
+/// Loss and statistics of one row.
+///
+/// A row whose target is ignored or out of range has loss 0 and statistics 0. A row with NaN or
+/// +inf among its unmasked transformed logits, or with none that is not -inf, has loss NaN and
+/// statistics NaN, counts as kept so that the loss of the batch shows it, and is never correct.
+#[must_use]
+pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
+    let target = match row.target {
+        Target::Valid(target) => target,
+        Target::Ignored => return RowResult::default(),
+        Target::OutOfRange => {
+            return RowResult {
+                status: Status::TARGET_OUT_OF_RANGE,
+                ..RowResult::default()
+            };
+        }
+    };
+
+    let mut unmasked_count = 0usize;
+    let mut max = f64::NEG_INFINITY;
+    let mut argmax = 0;
+    let mut finite = true;
+    for (j, z) in row.live(options) {
+        unmasked_count += 1;
+        finite &= z.is_finite();
+        if z > max {
+            (max, argmax) = (z, j);
+        }
+    }
+    let unmasked = unmasked_count as f64;
+    if !finite || unmasked_count == 0 {
+        let state = RowState::non_finite(unmasked);
+        return RowResult {
+            loss: f64::NAN,
+            state,
+            lse: f64::NAN,
+            p: f64::NAN,
+            el2n: f64::NAN,
+            status: Status::NON_FINITE_ROW,
+            ..RowResult::default()
+        };
+    }
+
+    // Sums over the classes other than the argmax, whose exp(z - m) is exactly 1, and other than
+    // the target: what is left when the largest term is taken out of a sum keeps its digits.
+    let mut beside_argmax = Sum::default();
+    let mut beside_target = Sum::default();
+    let mut squares = Sum::default();
+    let mut squares_beside_target = Sum::default();
+    let mut weighted_gap = Sum::default();
+    let mut gap = Sum::default();
+    let mut raw_squares = Sum::default();
+    for (j, z) in row.live(options) {
+        let e = (z - max).exp();
+        if j != argmax {
+            beside_argmax.add(e);
+        }
+        if j != target {
+            beside_target.add(e);
+            squares_beside_target.add(e * e);
+        }
+        squares.add(e * e);
+        weighted_gap.add(e * (max - z));
+        gap.add(max - z);
+        raw_squares.add(row.logits[j] * row.logits[j]);
+    }
+    let log_sum = beside_argmax.value().ln_1p();
+    let sum = 1.0 + beside_argmax.value();
+    let target_z = row.transformed(target, options);
+    let lp = (target_z - max) - log_sum;
+    let one_minus_p = beside_target.value() / sum;
+
+    let mut state = RowState {
+        max,
+        log_sum,
+        lp,
+        one_minus_p,
+        entropy: log_sum + weighted_gap.value() / sum,
+        sum_p2: squares.value() / (sum * sum),
+        unmasked_count: unmasked,
+        kept: true,
+    };
+    let p = (target_z - max).exp() / sum;
+    state.kept = match options.criterion.threshold {
+        None => true,
+        Some(Threshold::Above(tau)) => p >= f64::from(tau),
+        Some(Threshold::Below(tau)) => p <= f64::from(tau),
+    };
+
+    let mut status = Status::default();
+    if target_z == f64::NEG_INFINITY {
+        status |= Status::TARGET_MASKED;
+    }
+    let value = state.objective(options.criterion);
+    let loss = if state.kept {
+        if value.saturated {
+            status |= Status::SATURATED;
+        }
+        let epsilon = options.label_smoothing;
+        let uniform = (unmasked * log_sum + gap.value()) / unmasked;
+        let smoothed = times(1.0 - epsilon, value.f) + epsilon * uniform;
+        times(row.weight, smoothed) + options.z_loss * state.lse().powi(2)
+            - options.entropy * state.entropy
+            + times(0.5 * options.spectral_decoupling, raw_squares.value())
+    } else {
+        0.0
+    };
+
+    RowResult {
+        loss,
+        state,
+        lse: state.lse(),
+        p,
+        argmax,
+        correct: argmax == target,
+        el2n: (squares_beside_target.value() / (sum * sum) + one_minus_p.powi(2)).sqrt(),
+        objective: Some(value),
+        status,
+    }
+}
+
+/// A product in which a coefficient of 0 removes even an infinite value.
+fn times(coefficient: f64, value: f64) -> f64 {
+    if coefficient == 0.0 {
+        0.0
+    } else {
+        coefficient * value
+    }
+}
+
+/// The gradients that come from above: of the token's loss, and of its statistics where a caller
+/// builds a loss of their own from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowUpstream {
+    /// dL/d(loss of the token).
+    pub loss: f64,
+    /// dL/d(lp).
+    pub lp: f64,
+    /// dL/d(H).
+    pub entropy: f64,
+    /// dL/d(lse).
+    pub lse: f64,
+}
+
+impl RowUpstream {
+    /// The gradient of the token's loss alone.
+    #[must_use]
+    pub fn loss(loss: f64) -> Self {
+        Self {
+            loss,
+            ..Self::default()
+        }
+    }
+}
+
+/// The scalars of one row's gradient: `dz_j = a p_j - b [j = y] - c p_j (log p_j + H) - d` for the
+/// transformed logits, and `e x_j` added to the gradient of the raw ones.
+///
+/// With u the upstream gradient of the loss (0 for a token that is not kept) and w the weight:
+/// b = u w (1 - epsilon) g - `u_lp`, a = b + u (w epsilon + 2 `lambda_z` lse) + `u_lse`,
+/// c = `u_H` - u eta, d = u w epsilon / V', e = u `lambda_s`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// a - b: what is left of a at the target, where b (p - 1) is formed from 1 - p.
+    pub a_minus_b: f64,
+    /// The objective's share, and minus the upstream gradient of lp.
+    pub b: f64,
+    /// The entropy's share.
+    pub c: f64,
+    /// Label smoothing's uniform share.
+    pub d: f64,
+    /// Spectral decoupling's share.
+    pub e: f64,
+}
+
+impl Coefficients {
+    /// The coefficients of a row that is finite and whose target is valid.
+    #[must_use]
+    pub fn new(
+        state: &RowState,
+        weight: f64,
+        options: &RowOptions,
+        upstream: &RowUpstream,
+    ) -> Self {
+        let u = if state.kept { upstream.loss } else { 0.0 };
+        let epsilon = options.label_smoothing;
+        let g = state.objective(options.criterion).g;
+        Self {
+            a_minus_b: u * (weight * epsilon + 2.0 * options.z_loss * state.lse()) + upstream.lse,
+            b: u * weight * (1.0 - epsilon) * g - upstream.lp,
+            c: upstream.entropy - u * options.entropy,
+            d: u * weight * epsilon / state.unmasked_count,
+            e: u * options.spectral_decoupling,
+        }
+    }
+
+    /// a.
+    #[must_use]
+    pub fn a(&self) -> f64 {
+        self.a_minus_b + self.b
+    }
+}
+
+/// The gradient of one row's raw logits, written to `gradient[..vocab]`.
+///
+/// `state` is the one that [`forward`] gave for the same row. A row that takes no part gets
+/// zeros; a row that is not finite gets NaN, with zeros where the class mask has its bits.
+pub fn gradient(
+    row: &Row,
+    options: &RowOptions,
+    state: &RowState,
+    upstream: &RowUpstream,
+    gradient: &mut [f64],
+) {
+    let Target::Valid(target) = row.target else {
+        gradient.fill(0.0);
+        return;
+    };
+    let Coefficients {
+        a_minus_b,
+        b,
+        c,
+        d,
+        e,
+    } = Coefficients::new(state, row.weight, options, upstream);
+    let non_finite = state.max.is_nan();
+    for (j, dx) in gradient.iter_mut().enumerate() {
+        let z = row.transformed(j, options);
+        *dx = if row.masked_by_bit(j) {
+            0.0
+        } else if non_finite {
+            f64::NAN
+        } else if z == f64::NEG_INFINITY {
+            0.0
+        } else {
+            let log_p = (z - state.max) - state.log_sum;
+            let p = log_p.exp();
+            let objective = if j == target {
+                -b * state.one_minus_p
+            } else {
+                b * p
+            };
+            let dz = objective + a_minus_b * p - c * p * (log_p + state.entropy) - d;
+            dz * transform_slope(row.logits[j], options) + times(e, row.logits[j])
+        };
+    }
+}
+
+/// dz/dx of softcap and temperature. 1 - tanh^2 is formed from the exponential: the subtraction
+/// has no digits left where the cap saturates.
+fn transform_slope(x: f64, options: &RowOptions) -> f64 {
+    let cap_slope = options.softcap.map_or(1.0, |c| {
+        let decay = (-2.0 * (x / c).abs()).exp();
+        4.0 * decay / (1.0 + decay).powi(2)
+    });
+    cap_slope / options.temperature
+}
