@@ -23,6 +23,7 @@
 //! [`batch`] holds the rows of a whole batch, in parallel, with reductions.
 
 pub mod batch;
+mod modes;
 mod objective;
 #[cfg(test)]
 mod tests;

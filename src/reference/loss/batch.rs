@@ -1,4 +1,5 @@
-//! Whole batches: typed rows in parallel, reductions, and the four modes.
+//! Whole batches: typed rows in parallel, reductions, and the four modes (forward, backward,
+//! `forward_backward`, `log_probs`).
 //!
 //! The loss of a batch is L = sum over tokens of `loss_t` / D, and the gradient of `loss_t` is
 //! upstream / D. D is 1 for [`Reduction::None`] and [`Reduction::Sum`], and for a mean what its
@@ -7,12 +8,13 @@
 //! Every function checks its arguments' shapes and returns [`Error::Argument`] when they do not
 //! fit. The result does not depend on the number of threads.
 
-use rayon::prelude::*;
-
-use super::{Row, RowOptions, RowResult, RowState, RowUpstream, Target};
-use crate::Element;
-use crate::loss::{Denominator, LossOptions, Objective, Reduction};
-use crate::reference::rows::{Indices, PerToken, Rows, RowsMut};
+pub use super::modes::{
+    backward, backward_in_place, forward, forward_backward, forward_backward_in_place, log_probs,
+    log_probs_backward, scale_gradient,
+};
+use super::{Row, RowResult, RowUpstream, Target};
+use crate::loss::{Denominator, LossOptions, Reduction};
+use crate::reference::rows::{Indices, PerToken};
 use crate::reference::sum::Sum;
 use crate::{Error, Status};
 
@@ -48,11 +50,16 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn tokens(&self) -> usize {
+    pub(super) fn tokens(&self) -> usize {
         self.targets.len()
     }
 
-    fn row<'r>(&'r self, token: usize, logits: &'r [f64], options: &LossOptions) -> Row<'r> {
+    pub(super) fn row<'r>(
+        &'r self,
+        token: usize,
+        logits: &'r [f64],
+        options: &LossOptions,
+    ) -> Row<'r> {
         Row {
             logits,
             class_mask: self.class_mask,
@@ -61,11 +68,16 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn target(&self, token: usize, options: &LossOptions) -> Target {
+    pub(super) fn target(&self, token: usize, options: &LossOptions) -> Target {
         Target::classify(self.targets.at(token), self.vocab, options.ignore_index)
     }
 
-    fn check(&self, rows: usize, columns: usize, options: &LossOptions) -> Result<(), Error> {
+    pub(super) fn check(
+        &self,
+        rows: usize,
+        columns: usize,
+        options: &LossOptions,
+    ) -> Result<(), Error> {
         options.validate()?;
         let tokens = self.tokens();
         let words = self.vocab.div_ceil(32);
@@ -106,7 +118,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The reciprocal of every token's denominator; 0 for a denominator of 0.
-    fn scales(&self, options: &LossOptions, kept: u64) -> Scales {
+    pub(super) fn scales(&self, options: &LossOptions, kept: u64) -> Scales {
         let count = match options.reduction {
             Reduction::None | Reduction::Sum => 1.0,
             Reduction::Mean(Denominator::Valid) => self.valid(0..self.tokens(), options) as f64,
@@ -138,13 +150,13 @@ impl<'a> Batch<'a> {
 }
 
 /// 1/D of the tokens.
-enum Scales {
+pub(super) enum Scales {
     Batch(f64),
     Tokens(Vec<f64>),
 }
 
 impl Scales {
-    fn at(&self, token: usize) -> f64 {
+    pub(super) fn at(&self, token: usize) -> f64 {
         match self {
             Self::Batch(scale) => *scale,
             Self::Tokens(scales) => scales[token],
@@ -152,7 +164,7 @@ impl Scales {
     }
 }
 
-fn reciprocal(count: f64) -> f64 {
+pub(super) fn reciprocal(count: f64) -> f64 {
     if count == 0.0 { 0.0 } else { count.recip() }
 }
 
@@ -179,7 +191,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    fn new(batch: &Batch, options: &LossOptions, rows: Vec<RowResult>) -> Self {
+    pub(super) fn new(batch: &Batch, options: &LossOptions, rows: Vec<RowResult>) -> Self {
         let count = |of: fn(&RowResult) -> bool| rows.iter().filter(|row| of(row)).count() as u64;
         let kept = count(RowResult::kept);
         let scales = batch.scales(options, kept);
@@ -231,7 +243,7 @@ impl<'a> Upstream<'a> {
     }
 
     /// The token's share; `scale` is the 1/D of its loss.
-    fn at(&self, token: usize, scale: f64) -> RowUpstream {
+    pub(super) fn at(&self, token: usize, scale: f64) -> RowUpstream {
         RowUpstream {
             loss: self.loss.at(token) * scale,
             lp: self.lp.at(token),
@@ -240,7 +252,7 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    fn check(&self, tokens: usize) -> Result<(), Error> {
+    pub(super) fn check(&self, tokens: usize) -> Result<(), Error> {
         let fits = [self.loss, self.lp, self.entropy, self.lse]
             .iter()
             .all(|gradient| gradient.fits(tokens));
@@ -260,374 +272,7 @@ impl Default for Upstream<'_> {
     }
 }
 
-/// Loss and statistics; `logits` is `[tokens, >= vocab]`.
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward<T: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    logits: Rows<T>,
-) -> Result<Forward, Error> {
-    batch.check(logits.rows(), logits.columns(), options)?;
-    let row_options = RowOptions::from(options);
-    let rows = (0..logits.rows())
-        .into_par_iter()
-        .map_init(Vec::new, |wide, token| {
-            let row = widened(batch, options, token, logits.row(token), wide);
-            super::forward(&row, &row_options)
-        })
-        .collect();
-    Ok(Forward::new(batch, options, rows))
-}
-
-/// The gradient of the logits from the states that a forward saved.
-///
-/// Under [`Denominator::Kept`] the states say how many tokens were kept, so the gradient comes
-/// scaled. `gradient` is `[tokens, >= vocab]`; its columns beyond the vocabulary become 0.
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn backward<T: Element, G: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    logits: Rows<T>,
-    states: &[RowState],
-    upstream: &Upstream,
-    mut gradient: RowsMut<G>,
-) -> Result<(), Error> {
-    batch.check(logits.rows(), logits.columns(), options)?;
-    batch.check(gradient.rows(), gradient.columns(), options)?;
-    let pass = Backward::new(batch, options, states, upstream)?;
-    gradient
-        .par_rows()
-        .enumerate()
-        .for_each_init(Scratch::default, |scratch, (token, gradient)| {
-            pass.row(token, logits.row(token), gradient, scratch)
-        });
-    Ok(())
-}
-
-/// [`backward`] that writes the gradient over the logits.
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn backward_in_place<T: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    mut logits: RowsMut<T>,
-    states: &[RowState],
-    upstream: &Upstream,
-) -> Result<(), Error> {
-    batch.check(logits.rows(), logits.columns(), options)?;
-    let pass = Backward::new(batch, options, states, upstream)?;
-    logits
-        .par_rows()
-        .enumerate()
-        .for_each_init(Scratch::default, |scratch, (token, row)| {
-            pass.row_in_place(token, row, scratch);
-        });
-    Ok(())
-}
-
-/// Loss, statistics and gradient in one pass.
-///
-/// `upstream` is the gradient of the loss of the batch, or of each token's loss. Under
-/// [`Denominator::Kept`] the gradient is written without its scale: [`Forward::gradient_scale`]
-/// is upstream / D, and [`scale_gradient`] applies it. (An upstream for each token is in the
-/// gradient already; the scale then is 1 / D.)
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward_backward<T: Element, G: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    logits: Rows<T>,
-    upstream: PerToken,
-    mut gradient: RowsMut<G>,
-) -> Result<Forward, Error> {
-    batch.check(logits.rows(), logits.columns(), options)?;
-    batch.check(gradient.rows(), gradient.columns(), options)?;
-    let pass = ForwardBackward::new(batch, options, upstream)?;
-    let rows = gradient
-        .par_rows()
-        .enumerate()
-        .map_init(Scratch::default, |scratch, (token, gradient)| {
-            pass.row(token, logits.row(token), gradient, scratch)
-        })
-        .collect();
-    Ok(pass.finish(rows))
-}
-
-/// [`forward_backward`] that writes the gradient over the logits.
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward_backward_in_place<T: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    mut logits: RowsMut<T>,
-    upstream: PerToken,
-) -> Result<Forward, Error> {
-    batch.check(logits.rows(), logits.columns(), options)?;
-    let pass = ForwardBackward::new(batch, options, upstream)?;
-    let rows = logits
-        .par_rows()
-        .enumerate()
-        .map_init(Scratch::default, |scratch, (token, row)| {
-            pass.row_in_place(token, row, scratch)
-        })
-        .collect();
-    Ok(pass.finish(rows))
-}
-
-/// The statistics of the targets (lp, H, lse, ...) without a loss: of `options` only softcap,
-/// temperature and `ignore_index` are used.
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn log_probs<T: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    logits: Rows<T>,
-) -> Result<Forward, Error> {
-    forward(batch, &statistics_only(options), logits)
-}
-
-/// The gradient of the logits from upstream gradients of lp, H and lse; that of the loss is not
-/// used. Otherwise as [`backward`].
-///
-/// # Errors
-/// [`Error::Argument`] for shapes or options that do not fit.
-pub fn log_probs_backward<T: Element, G: Element>(
-    batch: &Batch,
-    options: &LossOptions,
-    logits: Rows<T>,
-    states: &[RowState],
-    upstream: &Upstream,
-    gradient: RowsMut<G>,
-) -> Result<(), Error> {
-    let upstream = Upstream {
-        loss: PerToken::Scalar(0.0),
-        ..*upstream
-    };
-    let options = statistics_only(options);
-    backward(batch, &options, logits, states, &upstream, gradient)
-}
-
-fn statistics_only(options: &LossOptions) -> LossOptions {
-    let mut plain = LossOptions::new(Objective::Nll);
-    plain.softcap = options.softcap;
-    plain.temperature = options.temperature;
-    plain.ignore_index = options.ignore_index;
-    plain.reduction = Reduction::None;
-    plain
-}
-
-/// Multiplies the rows of the kept tokens by `scale`, rounding once more; the other rows are 0
-/// already. `kept` has one entry for each row.
-///
-/// # Errors
-/// [`Error::Argument`] when it has not.
-pub fn scale_gradient<G: Element>(
-    mut gradient: RowsMut<G>,
-    kept: &[bool],
-    scale: f64,
-) -> Result<(), Error> {
-    let rows = gradient.rows();
-    expect("kept", kept.len() == rows, "one for each row", kept.len())?;
-    gradient
-        .par_rows()
-        .zip(kept)
-        .filter(|&(_, &kept)| kept)
-        .for_each(|(row, _)| {
-            for value in row {
-                *value = G::from_f64(value.to_f64() * scale);
-            }
-        });
-    Ok(())
-}
-
-/// One thread's rows in f64.
-#[derive(Default)]
-struct Scratch {
-    logits: Vec<f64>,
-    gradient: Vec<f64>,
-}
-
-/// The token's row in f64, held in `wide`; a row that takes no part is not read.
-fn widened<'r, T: Element>(
-    batch: &'r Batch,
-    options: &LossOptions,
-    token: usize,
-    logits: &[T],
-    wide: &'r mut Vec<f64>,
-) -> Row<'r> {
-    wide.clear();
-    if matches!(batch.target(token, options), Target::Valid(_)) {
-        wide.extend(logits[..batch.vocab].iter().map(|x| x.to_f64()));
-    }
-    batch.row(token, wide, options)
-}
-
-/// Rounds a row of the gradient; what lies beyond the vocabulary becomes 0.
-fn round<G: Element>(wide: &[f64], gradient: &mut [G]) {
-    let (vocab, padding) = gradient.split_at_mut(wide.len());
-    for (narrow, &wide) in vocab.iter_mut().zip(wide) {
-        *narrow = G::from_f64(wide);
-    }
-    padding.fill(G::from_f64(0.0));
-}
-
-struct Backward<'a> {
-    batch: &'a Batch<'a>,
-    options: &'a LossOptions,
-    row_options: RowOptions,
-    states: &'a [RowState],
-    upstream: &'a Upstream<'a>,
-    scales: Scales,
-}
-
-impl<'a> Backward<'a> {
-    fn new(
-        batch: &'a Batch<'a>,
-        options: &'a LossOptions,
-        states: &'a [RowState],
-        upstream: &'a Upstream<'a>,
-    ) -> Result<Self, Error> {
-        let tokens = batch.tokens();
-        let count = states.len();
-        expect("states", count == tokens, "one for each target", count)?;
-        upstream.check(tokens)?;
-        let kept = states.iter().filter(|state| state.kept).count() as u64;
-        Ok(Self {
-            batch,
-            options,
-            row_options: RowOptions::from(options),
-            states,
-            upstream,
-            scales: batch.scales(options, kept),
-        })
-    }
-
-    fn row<T: Element, G: Element>(
-        &self,
-        token: usize,
-        logits: &[T],
-        gradient: &mut [G],
-        scratch: &mut Scratch,
-    ) {
-        self.gradient(token, logits, scratch);
-        round(&scratch.gradient, gradient);
-    }
-
-    fn row_in_place<T: Element>(&self, token: usize, row: &mut [T], scratch: &mut Scratch) {
-        self.gradient(token, row, scratch);
-        round(&scratch.gradient, row);
-    }
-
-    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) {
-        let upstream = self.upstream.at(token, self.scales.at(token));
-        let row = widened(self.batch, self.options, token, logits, &mut scratch.logits);
-        scratch.gradient.resize(self.batch.vocab, 0.0);
-        let state = &self.states[token];
-        super::gradient(
-            &row,
-            &self.row_options,
-            state,
-            &upstream,
-            &mut scratch.gradient,
-        );
-    }
-}
-
-struct ForwardBackward<'a> {
-    batch: &'a Batch<'a>,
-    options: &'a LossOptions,
-    row_options: RowOptions,
-    upstream: PerToken<'a>,
-    /// 1 where the denominator is not known yet.
-    scales: Scales,
-    deferred: bool,
-}
-
-impl<'a> ForwardBackward<'a> {
-    fn new(
-        batch: &'a Batch<'a>,
-        options: &'a LossOptions,
-        upstream: PerToken<'a>,
-    ) -> Result<Self, Error> {
-        Upstream::loss(upstream).check(batch.tokens())?;
-        let deferred = options.reduction == Reduction::Mean(Denominator::Kept);
-        Ok(Self {
-            batch,
-            options,
-            row_options: RowOptions::from(options),
-            upstream,
-            scales: if deferred {
-                Scales::Batch(1.0)
-            } else {
-                batch.scales(options, 0)
-            },
-            deferred,
-        })
-    }
-
-    fn row<T: Element, G: Element>(
-        &self,
-        token: usize,
-        logits: &[T],
-        gradient: &mut [G],
-        scratch: &mut Scratch,
-    ) -> RowResult {
-        let result = self.gradient(token, logits, scratch);
-        round(&scratch.gradient, gradient);
-        result
-    }
-
-    fn row_in_place<T: Element>(
-        &self,
-        token: usize,
-        row: &mut [T],
-        scratch: &mut Scratch,
-    ) -> RowResult {
-        let result = self.gradient(token, row, scratch);
-        round(&scratch.gradient, row);
-        result
-    }
-
-    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> RowResult {
-        let row = widened(self.batch, self.options, token, logits, &mut scratch.logits);
-        let result = super::forward(&row, &self.row_options);
-        let upstream = match self.upstream {
-            PerToken::Scalar(_) if self.deferred => 1.0,
-            upstream => upstream.at(token) * self.scales.at(token),
-        };
-        scratch.gradient.resize(self.batch.vocab, 0.0);
-        super::gradient(
-            &row,
-            &self.row_options,
-            &result.state,
-            &RowUpstream::loss(upstream),
-            &mut scratch.gradient,
-        );
-        result
-    }
-
-    fn finish(&self, rows: Vec<RowResult>) -> Forward {
-        let mut forward = Forward::new(self.batch, self.options, rows);
-        if self.deferred {
-            let upstream = match self.upstream {
-                PerToken::Scalar(upstream) => upstream,
-                PerToken::Tokens(_) => 1.0,
-            };
-            forward.gradient_scale = upstream * reciprocal(forward.kept as f64);
-        }
-        forward
-    }
-}
-
-fn expect(
+pub(super) fn expect(
     argument: &'static str,
     valid: bool,
     expected: &str,
