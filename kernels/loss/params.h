@@ -26,16 +26,16 @@ enum class Moments : uint32_t {
   kAll,   // + softcap, temperature, class mask, sums of d and z^2, count
 };
 
-// What backward needs of a row, and what forward reports of it.
+// What backward needs of a row; the same eight floats on every device.
 struct RowState {
-  float max;            // m, of the transformed logits
+  float max;            // m, of the transformed logits; NaN marks a row that is not finite
   float log_sum;        // log S
   float lp;             // log p of the target
   float one_minus_p;    // S_o / S
   float entropy;        // H (0 when not gathered)
   float sum_p2;         // sum of p^2 (0 when not gathered)
   float unmasked;       // V', the classes not masked (0 when not gathered)
-  float inverse_sum;    // 1 / S; NaN marks a row that is not finite
+  float kept;           // 1 when the threshold keeps the token, else 0
 };
 
 // A scalar for all tokens (stride 0) or one a token (stride 1); null: `absent`, stated at each use.
@@ -100,11 +100,12 @@ struct SoftmaxReduceParams {
   const float* tokens_divisor;  // one float on the device, or null: `host_divisor`
   const float* loss;            // [tokens]
   const uint8_t* flags;         // [tokens]
+  const RowState* state;        // [tokens]: of backward, whose Kept denominator it knows
   const float* upstream;        // one float, or null: 1
   float* scale;                 // 1 float, or [tokens] with sequences
   float* reduced_loss;          // one float
   uint32_t* counts;             // valid, kept, correct
-  float* gradient_scale;        // Kept: upstream / kept
+  float* gradient_scale;        // Kept: upstream / kept, or null
   uint32_t* status;
   int64_t tokens;
   int64_t sequences;
@@ -126,5 +127,9 @@ struct ScaleGradientParams {
   int64_t vocab;
   int64_t stride;
 };
+
+static_assert(sizeof(SoftmaxLossParams) == 344, "src/loss/params.rs mirrors it");
+static_assert(sizeof(SoftmaxReduceParams) == 136, "src/loss/params.rs mirrors it");
+static_assert(sizeof(ScaleGradientParams) == 48, "src/loss/params.rs mirrors it");
 
 }  // namespace evenkeel

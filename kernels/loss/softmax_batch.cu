@@ -2,8 +2,8 @@
 // them, the reduced loss and the counts after them, and the scaling of a gradient whose denominator
 // was known only then.
 //
-//   softmax_loss_scale   scale = 1 / denominator from the targets alone (Sum, Valid, Tokens,
-//                        Sequence); a denominator of 0 gives scale 0
+//   softmax_loss_scale   scale = 1 / denominator from the targets (Sum, Valid, Tokens, Sequence), or
+//                        from the saved states (Kept, in backward); a denominator of 0 gives 0
 //   softmax_loss_reduce  loss = sum_t scale_t loss_t; counts of valid, kept and correct tokens;
 //                        for Kept, the scale of the gradient
 //   softmax_loss_rescale gradient *= scale on the rows that were kept
@@ -91,6 +91,13 @@ EVENKEEL_DEVICE void scale_body(const SoftmaxReduceParams& params) {
       count += is_counted(params, token);
     }
     divisor = static_cast<float>(block_sum(count, scratch));
+  } else if (params.denominator == kKept) {
+    // Only backward asks: in forward the count is known after the rows.
+    uint32_t count = 0;
+    for (int64_t token = threadIdx.x; token < params.tokens; token += blockDim.x) {
+      count += params.state[token].kept != 0.0f ? 1u : 0u;
+    }
+    divisor = static_cast<float>(block_sum(count, scratch));
   } else if (params.denominator == kTokens) {
     divisor = params.tokens_divisor != nullptr ? *params.tokens_divisor : params.host_divisor;
   }
@@ -108,8 +115,9 @@ EVENKEEL_DEVICE void reduce_body(const SoftmaxReduceParams& params) {
   float sum = 0.0f;
   uint32_t valid = 0, kept = 0, correct = 0;
   for (int64_t token = threadIdx.x; token < params.tokens; token += blockDim.x) {
-    const float loss = params.loss[token];
-    sum += per_token ? loss * params.scale[token] : loss;
+    const float scale = per_token ? params.scale[token] : 1.0f;
+    // A token of no sequence counts nothing, be its loss NaN.
+    sum += scale == 0.0f ? 0.0f : params.loss[token] * scale;
     const uint32_t flags = params.flags[token];
     valid += (flags & kRowValid) != 0 ? 1u : 0u;
     kept += (flags & kRowKept) != 0 ? 1u : 0u;
@@ -123,11 +131,13 @@ EVENKEEL_DEVICE void reduce_body(const SoftmaxReduceParams& params) {
   float scale = 1.0f;
   if (params.denominator == kKept) {
     scale = reciprocal_or_zero(static_cast<float>(kept));
-    *params.gradient_scale = scale * (params.upstream != nullptr ? *params.upstream : 1.0f);
+    if (params.gradient_scale != nullptr) {
+      *params.gradient_scale = scale * (params.upstream != nullptr ? *params.upstream : 1.0f);
+    }
   } else if (!per_token) {
     scale = *params.scale;
   }
-  *params.reduced_loss = sum * scale;
+  *params.reduced_loss = scale == 0.0f ? 0.0f : sum * scale;
   params.counts[0] = valid;
   params.counts[1] = kept;
   params.counts[2] = correct;

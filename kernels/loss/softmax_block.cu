@@ -71,9 +71,11 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
     G* const gradient = params.gradient == nullptr
                             ? nullptr
                             : static_cast<G*>(params.gradient) + token * params.gradient_stride;
-    const int64_t target = load_target(params, token, status);
+    uint32_t target_status = 0;
+    const int64_t target = load_target(params, token, target_status);
+    status |= target_status;
     if (target == kNoTarget) {
-      if (rank == 0 && params.from_state == 0) report_skipped(params, token);
+      if (rank == 0 && params.from_state == 0) report_skipped(params, token, target_status);
       if (gradient != nullptr) fill_zero(gradient, 0, params.vocab_padded, rank, threads);
       continue;
     }
@@ -96,10 +98,11 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
         summary = summarise(part, target, params.moments);
       } else {
         summary.state = params.state[token];
+        summary.inverse_sum = expf(-summary.state.log_sum);
       }
       const RowObjective row = row_objective(params, summary.state, status);
       if (params.from_state == 0) report(params, token, summary, row, inputs);
-      shared.row = coefficients(params, summary.state, row, inputs);
+      shared.row = coefficients(params, summary.state, summary.inverse_sum, row, inputs);
     }
     // Publishes shared.row; also keeps the next row's partials from overtaking warp 0.
     __syncthreads();

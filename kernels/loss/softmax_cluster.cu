@@ -35,7 +35,7 @@ namespace evenkeel {
 namespace {
 
 inline constexpr int kGroups = 2;
-inline constexpr int kMaxStages = 8;
+inline constexpr int kMaxStages = 4;
 inline constexpr int kMaxCluster = 16;
 inline constexpr int kMaxGroupWarps = 8;
 inline constexpr int kMaxEdges = 2 * (kVectorElements<bf16> - 1);
@@ -48,7 +48,7 @@ struct StageHeader {
   float edges[kMaxEdges];
 };
 
-struct ClusterShared {
+struct alignas(16) ClusterShared {
   // A receiver reads row k's partials while row k + 1's arrive: two boxes in turn suffice, since a
   // sender reaches row k + 2 only after this block sent its own partial of row k + 1.
   uint4 inbox[kGroups][2][kMaxCluster][kPartialVectors];
@@ -60,9 +60,10 @@ struct ClusterShared {
   uint64_t inbox_full[kGroups][2];
 };
 
-// The slices follow at the next multiple of 128 bytes; src/loss/launch.rs counts with this size.
-inline constexpr int kSliceOffset = (sizeof(ClusterShared) + 127) / 128 * 128;
-static_assert(kSliceOffset == 4864, "src/loss/launch.rs states this size");
+// The slices follow; bulk copies need multiples of 16 bytes. Small enough that three slices of
+// 151936 bf16 logits over four blocks still fit.
+inline constexpr int kSliceOffset = sizeof(ClusterShared);
+static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4416, "src/loss/launch.rs states it");
 
 // Block `rank`'s run of the row's vectors.
 struct ClusterSlice {
@@ -215,7 +216,7 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
 
     if (target == kNoTarget) {
       if (leader && rank == 0) {
-        report_skipped(params, token);
+        report_skipped(params, token, header.status);
         status |= header.status;
       }
     } else {
@@ -250,7 +251,7 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
             report(params, token, summary, row, inputs);
             status |= row_status;
           }
-          shared.row[group] = coefficients(params, summary.state, row, inputs);
+          shared.row[group] = coefficients(params, summary.state, summary.inverse_sum, row, inputs);
         }
       }
       ++turn;

@@ -11,6 +11,7 @@ namespace evenkeel {
 // A row after the first pass.
 struct RowSummary {
   RowState state;
+  float inverse_sum;   // 1 / S
   float others_p2;     // sum of p^2 without the target
   float minus_log_p;   // sum over the unmasked classes of -log p
   float sum_z2;
@@ -34,15 +35,15 @@ EVENKEEL_DEVICE RowSummary summarise(RowPartial part, int64_t target, Moments mo
   if (!(sum > 0.0f) || !(sum <= kFloatMax) || !(z <= kFloatMax)) {
     // No class lives, or one is NaN or +inf: nothing of this row is a number.
     const float nan = quiet_nan();
-    state = {nan, nan, nan, nan, nan, nan, nan, nan};
-    row.others_p2 = row.minus_log_p = nan;
+    state = {nan, nan, nan, nan, nan, nan, nan, 1.0f};
+    row.inverse_sum = row.others_p2 = row.minus_log_p = nan;
     return row;
   }
   state.log_sum = logf(sum);
   // When the target is the maximum, e = 1 and S_o may be far below it: log1p keeps its bits.
   state.lp = z >= part.max ? -log1pf(part.sum) : d - state.log_sum;
   state.one_minus_p = part.sum * inverse;
-  state.inverse_sum = inverse;
+  row.inverse_sum = inverse;
   if (moments >= Moments::kSome) {
     const float p = e * inverse;
     row.others_p2 = part.sum_e2 * inverse * inverse;
@@ -92,7 +93,7 @@ EVENKEEL_DEVICE RowInputs load_inputs(const SoftmaxLossParams& params, int64_t t
           load_per_token(params.upstream_lse, token, 0.0f)};
 }
 
-// The objective at the target, with what could not be represented in the status.
+// The objective at the target. A row that is not finite counts as kept, so that the loss shows it.
 struct RowObjective {
   ObjectiveValue objective;
   bool kept;
@@ -103,8 +104,8 @@ EVENKEEL_DEVICE RowObjective row_objective(const SoftmaxLossParams& params, cons
                                            uint32_t& status) {
   const float p = expf(state.lp);
   RowObjective row;
-  row.finite = state.inverse_sum == state.inverse_sum;
-  row.kept = row.finite && keeps(params.threshold_side, params.tau, p);
+  row.finite = state.max == state.max;
+  row.kept = !row.finite || keeps(params.threshold_side, params.tau, p);
   row.objective = evaluate(params.objective, params.objective_parameter,
                            {state.lp, p, state.one_minus_p, state.sum_p2});
   if (!row.finite) status |= kNonFiniteRow;
@@ -113,7 +114,7 @@ EVENKEEL_DEVICE RowObjective row_objective(const SoftmaxLossParams& params, cons
   if (power && row.finite && params.objective_parameter < 0.0f) {
     // p^a with a < 0 grows past fp32; f falls past -FLT_MAX's magnitude with it.
     if (!(row.objective.g <= kFloatMax) || !(fabsf(row.objective.value) <= kFloatMax)) {
-      status |= kSaturated;
+      if (row.kept) status |= kSaturated;
       row.objective.g = fminf(row.objective.g, kFloatMax);
       row.objective.value = fmaxf(-kFloatMax, fminf(row.objective.value, kFloatMax));
     }
@@ -122,7 +123,8 @@ EVENKEEL_DEVICE RowObjective row_objective(const SoftmaxLossParams& params, cons
 }
 
 EVENKEEL_DEVICE RowCoefficients coefficients(const SoftmaxLossParams& params, const RowState& state,
-                                             const RowObjective& row, const RowInputs& inputs) {
+                                             float inverse_sum, const RowObjective& row,
+                                             const RowInputs& inputs) {
   const float nan = quiet_nan();
   if (!row.finite) {
     return {0.0f, nan, 0.0f, nan, nan, nan, nan, nan, nan, 0, inputs.target};
@@ -140,7 +142,7 @@ EVENKEEL_DEVICE RowCoefficients coefficients(const SoftmaxLossParams& params, co
   const float p = expf(state.lp);
   RowCoefficients out;
   out.max = state.max;
-  out.inverse_sum = state.inverse_sum;
+  out.inverse_sum = inverse_sum;
   out.log_sum = state.log_sum;
   out.a = fmaxf(-kFloatMax, fminf(b + others, kFloatMax));
   out.c = c;
@@ -158,16 +160,21 @@ EVENKEEL_DEVICE RowCoefficients coefficients(const SoftmaxLossParams& params, co
   return out;
 }
 
+// A coefficient of 0 removes even an infinite value.
+EVENKEEL_DEVICE float times(float coefficient, float value) {
+  return coefficient == 0.0f ? 0.0f : coefficient * value;
+}
+
 EVENKEEL_DEVICE float row_loss(const SoftmaxLossParams& params, const RowSummary& summary,
                                const RowObjective& row, float weight) {
   if (!row.finite) return quiet_nan();
   if (!row.kept) return 0.0f;
   const float lse = summary.state.max + summary.state.log_sum;
-  float loss = (1.0f - params.label_smoothing) * row.objective.value;
+  float loss = times(1.0f - params.label_smoothing, row.objective.value);
   if (params.label_smoothing > 0.0f) {
     loss += params.label_smoothing * summary.minus_log_p / summary.state.unmasked;
   }
-  loss *= weight;
+  loss = times(weight, loss);
   if (params.z_loss != 0.0f) loss += params.z_loss * lse * lse;
   if (params.entropy_weight != 0.0f) loss -= params.entropy_weight * summary.state.entropy;
   if (params.spectral_decoupling != 0.0f) {
@@ -201,11 +208,16 @@ EVENKEEL_DEVICE void report(const SoftmaxLossParams& params, int64_t token,
   store_if(params.flags, token,
            static_cast<uint8_t>(kRowValid | (row.kept ? kRowKept : 0) |
                                 (correct ? kRowCorrect : 0)));
-  store_if(params.state, token, state);
+  if (params.state != nullptr) {
+    RowState saved = state;
+    saved.kept = row.kept ? 1.0f : 0.0f;
+    params.state[token] = saved;
+  }
 }
 
-// A row that is not read: zeros everywhere.
-EVENKEEL_DEVICE void report_skipped(const SoftmaxLossParams& params, int64_t token) {
+// A row that is not read: zeros everywhere. A target outside the vocabulary still counts as one.
+EVENKEEL_DEVICE void report_skipped(const SoftmaxLossParams& params, int64_t token,
+                                    uint32_t status) {
   store_if(params.loss, token, 0.0f);
   store_if(params.lse, token, 0.0f);
   store_if(params.lp, token, 0.0f);
@@ -216,7 +228,7 @@ EVENKEEL_DEVICE void report_skipped(const SoftmaxLossParams& params, int64_t tok
   store_if(params.argmax, token, 0);
   store_if(params.correct, token, static_cast<uint8_t>(0));
   store_if(params.kept, token, static_cast<uint8_t>(0));
-  store_if(params.flags, token, static_cast<uint8_t>(0));
+  store_if(params.flags, token, static_cast<uint8_t>(status != 0 ? kRowValid : 0));
   store_if(params.state, token, RowState{});
 }
 
