@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Stream, cpu::HostMemory, stream::Inner};
+use super::{Stream, cpu::HostMemory, cuda::CudaMemory, stream::Inner};
 use crate::{
     DType, Element, Error, Result, TensorMut, TensorRef,
     interop::access::{Source, SourceMut},
@@ -41,6 +41,7 @@ enum Memory {
     /// Nothing is allocated for zero bytes.
     Empty,
     Cpu(HostMemory),
+    Cuda(CudaMemory),
 }
 
 impl Buffer {
@@ -64,9 +65,14 @@ impl Buffer {
                     let address = memory.address();
                     (Memory::Cpu(memory), address)
                 }
+                Inner::Cuda(_) => {
+                    let zeros = contents == Contents::Zeros;
+                    let memory = CudaMemory::new(&stream.inner, bytes, zeros)?;
+                    let address = memory.address();
+                    (Memory::Cuda(memory), address)
+                }
             }
         };
-        let _ = contents;
         let layout = Layout::new(op, device, dtype, address, shape, None, None)?;
         Ok(Buffer {
             memory,
@@ -118,6 +124,7 @@ impl Buffer {
         match &self.memory {
             Memory::Empty => {}
             Memory::Cpu(memory) => bytes.copy_from_slice(memory.bytes()),
+            Memory::Cuda(memory) => memory.read(bytes)?,
         }
         Ok(data)
     }
@@ -134,6 +141,7 @@ impl Buffer {
         match &mut self.memory {
             Memory::Empty => {}
             Memory::Cpu(memory) => memory.bytes_mut().copy_from_slice(bytes),
+            Memory::Cuda(memory) => memory.write(bytes)?,
         }
         Ok(())
     }

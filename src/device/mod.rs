@@ -2,7 +2,9 @@
 
 mod buffer;
 mod cpu;
+pub(crate) mod cuda;
 pub(crate) mod launch;
+mod modules;
 pub(crate) mod stream;
 
 use std::{fmt, sync::Arc};
@@ -97,6 +99,7 @@ pub struct Device {
 #[derive(Clone)]
 enum Inner {
     Cpu,
+    Cuda(Arc<cuda::Context>),
 }
 
 impl Device {
@@ -108,10 +111,7 @@ impl Device {
     /// - [`Error::Unsupported`]: the driver or the GPU is older than the kernels need.
     /// - [`Error::Argument`]: there are fewer GPUs.
     pub fn cuda(ordinal: usize) -> Result<Device> {
-        let _ = ordinal;
-        Err(Error::NoDriver {
-            tried: String::new(),
-        })
+        Ok(Device::from_context(cuda::Context::open(ordinal)?))
     }
 
     /// The CPU: every operation as its formula, computed in `f64` and rounded once.
@@ -145,6 +145,7 @@ impl Device {
     pub fn id(&self) -> DeviceId {
         match &self.inner {
             Inner::Cpu => DeviceId::CPU,
+            Inner::Cuda(context) => context.id(),
         }
     }
 
@@ -152,6 +153,7 @@ impl Device {
     pub fn name(&self) -> String {
         match &self.inner {
             Inner::Cpu => "CPU reference".into(),
+            Inner::Cuda(context) => context.name().into(),
         }
     }
 
@@ -159,18 +161,35 @@ impl Device {
     pub fn compute_capability(&self) -> Option<(u32, u32)> {
         match &self.inner {
             Inner::Cpu => None,
+            Inner::Cuda(context) => Some(context.capability()),
         }
     }
 
     /// A new stream of work on this device.
     pub fn stream(&self) -> Result<Stream> {
-        let inner = match &self.inner {
-            Inner::Cpu => stream::Inner::Cpu(cpu::CpuStream::default()),
-        };
-        Ok(Stream {
-            device: self.clone(),
-            inner: Arc::new(inner),
-        })
+        match &self.inner {
+            Inner::Cpu => Ok(Stream {
+                device: self.clone(),
+                inner: Arc::new(stream::Inner::Cpu(cpu::CpuStream::default())),
+            }),
+            Inner::Cuda(context) => {
+                let stream = cuda::check("cuStreamCreate", context.cudarc().new_stream())?;
+                Stream::cuda(self.clone(), stream)
+            }
+        }
+    }
+
+    pub(crate) fn from_context(context: Arc<cuda::Context>) -> Device {
+        Device {
+            inner: Inner::Cuda(context),
+        }
+    }
+
+    pub(crate) fn as_cuda(&self) -> Option<&Arc<cuda::Context>> {
+        match &self.inner {
+            Inner::Cuda(context) => Some(context),
+            _ => None,
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use bytemuck::Pod;
+use cudarc::driver::{CudaEvent, CudaStream};
 
 use super::{
     Buffer, Device, DeviceId,
     buffer::Contents,
     cpu::CpuStream,
-    launch::{Kernel, LaunchConfig},
+    cuda::{self, CudaWork},
+    launch::Kernel,
 };
-use crate::{DType, Element, Error, Result, Status, TensorMut, TensorRef, tensor::check_length};
+use crate::{DType, Element, Error, Result, Status, tensor::check_length};
 
 /// A queue of work on a device, done in order. Cheap to clone; clones are the same queue.
 ///
@@ -30,8 +31,9 @@ pub struct Stream {
     pub(super) inner: Arc<Inner>,
 }
 
-pub(super) enum Inner {
+pub(crate) enum Inner {
     Cpu(CpuStream),
+    Cuda(CudaWork),
 }
 
 /// How a device does operations.
@@ -98,6 +100,7 @@ impl Stream {
     fn take_status(&self) -> Result<Status> {
         match &*self.inner {
             Inner::Cpu(stream) => Ok(stream.take_status()),
+            Inner::Cuda(stream) => stream.take_status(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Stream {
     pub fn synchronize(&self) -> Result<()> {
         match &*self.inner {
             Inner::Cpu(_) => Ok(()),
+            Inner::Cuda(stream) => stream.synchronize(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Stream {
     pub fn record(&self) -> Result<Event> {
         let inner = match &*self.inner {
             Inner::Cpu(_) => EventInner::Host(Instant::now()),
+            Inner::Cuda(stream) => EventInner::Cuda(stream.record()?),
         };
         Ok(Event {
             inner,
@@ -130,7 +135,9 @@ impl Stream {
             ));
         }
         match (&*self.inner, &event.inner) {
-            (Inner::Cpu(_), EventInner::Host(_)) => Ok(()),
+            (Inner::Cuda(stream), EventInner::Cuda(event)) => stream.wait(event),
+            // What a host event marks was done when it was recorded.
+            _ => Ok(()),
         }
     }
 
@@ -138,13 +145,14 @@ impl Stream {
     pub(crate) fn backend(&self) -> Backend {
         match &*self.inner {
             Inner::Cpu(_) => Backend::Reference,
+            Inner::Cuda(_) => Backend::Kernels,
         }
     }
 
     /// Sets bits of the status word from the reference, on the CPU.
     pub(crate) fn raise(&self, status: Status) {
-        match &*self.inner {
-            Inner::Cpu(stream) => stream.raise(status),
+        if let Inner::Cpu(stream) = &*self.inner {
+            stream.raise(status);
         }
     }
 
@@ -152,6 +160,7 @@ impl Stream {
     pub(crate) fn status_address(&self) -> u64 {
         match &*self.inner {
             Inner::Cpu(_) => 0,
+            Inner::Cuda(stream) => stream.status_address(),
         }
     }
 
@@ -163,21 +172,32 @@ impl Stream {
                 format!("{module}/{name} on the CPU"),
                 "call the reference",
             )),
+            Inner::Cuda(stream) => Ok(Kernel::Cuda(stream.context().kernel(module, name)?)),
         }
     }
 
-    /// Queues one launch. `params` is the kernel's only parameter; `reads` and `writes` are the views whose addresses
-    /// it carries, for the checks (device, overlap) and for the order among streams.
-    pub(crate) fn launch<P: Pod>(
-        &self,
-        kernel: &Kernel,
-        config: LaunchConfig,
-        params: &P,
-        reads: &[TensorRef<'_>],
-        writes: &mut [TensorMut<'_>],
-    ) -> Result<()> {
-        let _ = (kernel, config, params, reads, writes);
-        Ok(())
+    /// Work on a stream of cudarc's in the context of `device`, which must be a CUDA device.
+    pub(crate) fn cuda(device: Device, stream: Arc<CudaStream>) -> Result<Stream> {
+        let Some(context) = device.as_cuda() else {
+            return Err(Error::argument(
+                "Stream",
+                "device",
+                "a CUDA device",
+                device.to_string(),
+            ));
+        };
+        let work = CudaWork::new(context.clone(), stream)?;
+        Ok(Stream {
+            inner: Arc::new(Inner::Cuda(work)),
+            device,
+        })
+    }
+
+    pub(crate) fn as_cuda(&self) -> Option<&CudaWork> {
+        match &*self.inner {
+            Inner::Cuda(stream) => Some(stream),
+            _ => None,
+        }
     }
 
     pub(crate) fn id(&self) -> DeviceId {
@@ -209,6 +229,7 @@ pub struct Event {
 enum EventInner {
     /// The CPU and the emulator are done when a call returns.
     Host(Instant),
+    Cuda(CudaEvent),
 }
 
 impl Event {
@@ -218,6 +239,16 @@ impl Event {
             (EventInner::Host(end), EventInner::Host(start)) => {
                 Ok(end.saturating_duration_since(*start).as_secs_f64() * 1e6)
             }
+            (EventInner::Cuda(end), EventInner::Cuda(start)) => {
+                let milliseconds = cuda::check("cuEventElapsedTime", start.elapsed_ms(end))?;
+                Ok(f64::from(milliseconds) * 1e3)
+            }
+            _ => Err(Error::argument(
+                "Event::elapsed_us",
+                "since",
+                format!("an event of {}", self.device),
+                format!("an event of {}", since.device),
+            )),
         }
     }
 }

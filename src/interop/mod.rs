@@ -1,4 +1,5 @@
 //! Other people's memory and streams.
 
 pub(crate) mod access;
+pub mod cudarc;
 pub mod raw;
