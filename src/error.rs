@@ -126,9 +126,11 @@ impl Status {
     pub const TARGET_MASKED: Status = Status(4);
     /// A value left the range of its type and was held at its end.
     pub const SATURATED: Status = Status(8);
+    /// The offsets of the sequences do not ascend within the tokens.
+    pub const BAD_SEQUENCE_OFFSETS: Status = Status(16);
 
     /// The bits and what they mean: the one list.
-    const MEANINGS: [(Status, &'static str, &'static str); 4] = [
+    const MEANINGS: [(Status, &'static str, &'static str); 5] = [
         (
             Status::TARGET_OUT_OF_RANGE,
             "TARGET_OUT_OF_RANGE",
@@ -148,6 +150,11 @@ impl Status {
             Status::SATURATED,
             "SATURATED",
             "a value left the range of its type and was held at its end",
+        ),
+        (
+            Status::BAD_SEQUENCE_OFFSETS,
+            "BAD_SEQUENCE_OFFSETS",
+            "the offsets of the sequences do not ascend within the tokens",
         ),
     ];
 

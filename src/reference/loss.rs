@@ -98,6 +98,14 @@ impl Target {
             _ => Self::OutOfRange,
         }
     }
+
+    /// What is wrong with the target itself.
+    fn status(self) -> Status {
+        match self {
+            Self::OutOfRange => Status::TARGET_OUT_OF_RANGE,
+            Self::Valid(_) | Self::Ignored => Status::empty(),
+        }
+    }
 }
 
 /// One token's input.
@@ -131,13 +139,17 @@ impl<'a> Row<'a> {
             .is_some_and(|words| words[j / 32] >> (j % 32) & 1 == 1)
     }
 
-    /// The transformed logit of class `j`: -inf when it is masked.
+    /// The transformed logit of class `j`: -inf when it is masked. What is infinite stays so under
+    /// a softcap, so that -inf masks its class there too.
     fn transformed(&self, j: usize, options: &RowOptions) -> f64 {
         if self.masked_by_bit(j) {
             return f64::NEG_INFINITY;
         }
         let x = self.logits[j];
-        let capped = options.softcap.map_or(x, |c| c * (x / c).tanh());
+        let capped = match options.softcap {
+            Some(c) if x.is_finite() => c * (x / c).tanh(),
+            _ => x,
+        };
         capped / options.temperature
     }
 
@@ -220,7 +232,7 @@ impl RowState {
         }
     }
 
-    fn non_finite(unmasked_count: f64) -> Self {
+    fn non_finite() -> Self {
         Self {
             max: f64::NAN,
             log_sum: f64::NAN,
@@ -228,9 +240,24 @@ impl RowState {
             one_minus_p: f64::NAN,
             entropy: f64::NAN,
             sum_p2: f64::NAN,
-            unmasked_count,
+            unmasked_count: f64::NAN,
             kept: true,
         }
+    }
+
+    /// What was found wrong with a row whose target is valid.
+    fn status(&self, options: &RowOptions) -> Status {
+        if self.max.is_nan() {
+            return Status::NON_FINITE_ROW;
+        }
+        let mut status = Status::empty();
+        if self.lp == f64::NEG_INFINITY {
+            status |= Status::TARGET_MASKED;
+        }
+        if self.kept && self.objective(options.criterion).saturated {
+            status |= Status::SATURATED;
+        }
+        status
     }
 
     fn objective(&self, criterion: Criterion) -> ObjectiveValue {
@@ -283,15 +310,11 @@ impl RowResult {
 /// statistics NaN, counts as kept so that the loss of the batch shows it, and is never correct.
 #[must_use]
 pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
-    let target = match row.target {
-        Target::Valid(target) => target,
-        Target::Ignored => return RowResult::default(),
-        Target::OutOfRange => {
-            return RowResult {
-                status: Status::TARGET_OUT_OF_RANGE,
-                ..RowResult::default()
-            };
-        }
+    let Target::Valid(target) = row.target else {
+        return RowResult {
+            status: row.target.status(),
+            ..RowResult::default()
+        };
     };
 
     let mut unmasked_count = 0usize;
@@ -305,19 +328,19 @@ pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
             (max, argmax) = (z, j);
         }
     }
-    let unmasked = unmasked_count as f64;
     if !finite || unmasked_count == 0 {
-        let state = RowState::non_finite(unmasked);
+        let state = RowState::non_finite();
         return RowResult {
             loss: f64::NAN,
             state,
             lse: f64::NAN,
             p: f64::NAN,
             el2n: f64::NAN,
-            status: Status::NON_FINITE_ROW,
+            status: state.status(options),
             ..RowResult::default()
         };
     }
+    let unmasked = unmasked_count as f64;
 
     // Sums over the classes other than the argmax, whose exp(z - m) is exactly 1, and other than
     // the target: what is left when the largest term is taken out of a sum keeps its digits.
@@ -365,21 +388,14 @@ pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
         Some(Threshold::Below(tau)) => p <= f64::from(tau),
     };
 
-    let mut status = Status::default();
-    if target_z == f64::NEG_INFINITY {
-        status |= Status::TARGET_MASKED;
-    }
     let value = state.objective(options.criterion);
     let loss = if state.kept {
-        if value.saturated {
-            status |= Status::SATURATED;
-        }
         let epsilon = options.label_smoothing;
         let uniform = (unmasked * log_sum + gap.value()) / unmasked;
         let smoothed = times(1.0 - epsilon, value.f) + epsilon * uniform;
         times(row.weight, smoothed) + options.z_loss * state.lse().powi(2)
             - options.entropy * state.entropy
-            + times(0.5 * options.spectral_decoupling, raw_squares.value())
+            + 0.5 * options.spectral_decoupling * raw_squares.value()
     } else {
         0.0
     };
@@ -393,7 +409,7 @@ pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
         correct: argmax == target,
         el2n: (squares_beside_target.value() / (sum * sum) + one_minus_p.powi(2)).sqrt(),
         objective: Some(value),
-        status,
+        status: state.status(options),
     }
 }
 
@@ -436,7 +452,8 @@ impl RowUpstream {
 ///
 /// With u the upstream gradient of the loss (0 for a token that is not kept) and w the weight:
 /// b = u w (1 - epsilon) g - `u_lp`, a = b + u (w epsilon + 2 `lambda_z` lse) + `u_lse`,
-/// c = `u_H` - u eta, d = u w epsilon / V', e = u `lambda_s`.
+/// c = `u_H` - u eta, d = u w epsilon / V', e = u `lambda_s`. Where u w g leaves the range of f32,
+/// b and a are held at its ends, as they are on the devices that compute in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
     /// a - b: what is left of a at the target, where b (p - 1) is formed from 1 - p.
@@ -465,9 +482,10 @@ impl Coefficients {
         let g = state.objective(options.criterion).g;
         Self {
             a_minus_b: u * (weight * epsilon + 2.0 * options.z_loss * state.lse()) + upstream.lse,
-            b: u * weight * (1.0 - epsilon) * g - upstream.lp,
+            b: in_f32_range(u * weight * (1.0 - epsilon) * g) - upstream.lp,
             c: upstream.entropy - u * options.entropy,
-            d: u * weight * epsilon / state.unmasked_count,
+            // A device that was not asked for V' saves 0.
+            d: times(u * weight * epsilon, state.unmasked_count.recip()),
             e: u * options.spectral_decoupling,
         }
     }
@@ -475,32 +493,39 @@ impl Coefficients {
     /// a.
     #[must_use]
     pub fn a(&self) -> f64 {
-        self.a_minus_b + self.b
+        in_f32_range(self.a_minus_b + self.b)
     }
+}
+
+fn in_f32_range(value: f64) -> f64 {
+    value.clamp(f64::from(f32::MIN), f64::from(f32::MAX))
 }
 
 /// The gradient of one row's raw logits, written to `gradient[..vocab]`.
 ///
 /// `state` is the one that [`forward`] gave for the same row. A row that takes no part gets
-/// zeros; a row that is not finite gets NaN, with zeros where the class mask has its bits.
+/// zeros; a row that is not finite gets NaN, with zeros where the class mask has its bits. Returns
+/// what is wrong with the row, as [`RowResult::status`].
 pub fn gradient(
     row: &Row,
     options: &RowOptions,
     state: &RowState,
     upstream: &RowUpstream,
     gradient: &mut [f64],
-) {
+) -> Status {
     let Target::Valid(target) = row.target else {
         gradient.fill(0.0);
-        return;
+        return row.target.status();
     };
+    let coefficients = Coefficients::new(state, row.weight, options, upstream);
+    let a = coefficients.a();
     let Coefficients {
         a_minus_b,
         b,
         c,
         d,
         e,
-    } = Coefficients::new(state, row.weight, options, upstream);
+    } = coefficients;
     let non_finite = state.max.is_nan();
     for (j, dx) in gradient.iter_mut().enumerate() {
         let z = row.transformed(j, options);
@@ -513,15 +538,16 @@ pub fn gradient(
         } else {
             let log_p = (z - state.max) - state.log_sum;
             let p = log_p.exp();
-            let objective = if j == target {
-                -b * state.one_minus_p
+            let of_p = if j == target {
+                a_minus_b * p - b * state.one_minus_p
             } else {
-                b * p
+                a * p
             };
-            let dz = objective + a_minus_b * p - c * p * (log_p + state.entropy) - d;
-            dz * transform_slope(row.logits[j], options) + times(e, row.logits[j])
+            let dz = of_p - c * p * (log_p + state.entropy) - d;
+            dz * transform_slope(row.logits[j], options) + e * row.logits[j]
         };
     }
+    state.status(options)
 }
 
 /// dz/dx of softcap and temperature. 1 - tanh^2 is formed from the exponential: the subtraction

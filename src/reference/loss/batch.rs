@@ -32,7 +32,8 @@ pub struct Batch<'a> {
     /// The count that [`Denominator::Tokens`] divides by.
     pub tokens: Option<f64>,
     /// The first token of each sequence and the end of the last, ascending, for
-    /// [`Denominator::Sequence`]. Tokens outside of them do not count.
+    /// [`Denominator::Sequence`]. Tokens outside of them do not count; where the offsets do not
+    /// ascend within the tokens, no token does, and the status says so.
     pub offsets: Option<Indices<'a>>,
 }
 
@@ -97,17 +98,31 @@ impl<'a> Batch<'a> {
                 expect("tokens", self.tokens.is_some(), "given", "absent")
             }
             Reduction::Mean(Denominator::Sequence) => {
-                let Some(offsets) = self.offsets else {
-                    return expect("offsets", false, "given", "absent");
-                };
-                let ascending = (1..offsets.len()).all(|i| offsets.at(i - 1) <= offsets.at(i));
-                let inside = (0..offsets.len())
-                    .all(|i| usize::try_from(offsets.at(i)).is_ok_and(|at| at <= tokens));
-                let valid = !offsets.is_empty() && ascending && inside;
-                expect("offsets", valid, "ascending within 0..=tokens", offsets)
+                let given = self.offsets.is_some_and(|offsets| !offsets.is_empty());
+                expect(
+                    "offsets",
+                    given,
+                    "one for each sequence and the end",
+                    self.offsets,
+                )
             }
             _ => Ok(()),
         }
+    }
+
+    /// What is wrong with the batch as a whole: offsets that do not ascend within the tokens.
+    pub(super) fn status(&self, options: &LossOptions) -> Status {
+        let by_sequence = options.reduction == Reduction::Mean(Denominator::Sequence);
+        match self.offsets {
+            Some(offsets) if by_sequence && !self.ascend(offsets) => Status::BAD_SEQUENCE_OFFSETS,
+            _ => Status::empty(),
+        }
+    }
+
+    fn ascend(&self, offsets: Indices) -> bool {
+        (1..offsets.len()).all(|i| offsets.at(i - 1) <= offsets.at(i))
+            && (0..offsets.len())
+                .all(|i| usize::try_from(offsets.at(i)).is_ok_and(|at| at <= self.tokens()))
     }
 
     /// How many of `tokens` have a target that is not the ignored one.
@@ -133,10 +148,10 @@ impl<'a> Batch<'a> {
 
     fn sequence_scales(&self, options: &LossOptions) -> Vec<f64> {
         let mut scales = vec![0.0; self.tokens()];
-        let Some(offsets) = self.offsets else {
+        let Some(offsets) = self.offsets.filter(|&offsets| self.ascend(offsets)) else {
             return scales;
         };
-        // `check` has seen that the offsets ascend within 0..=tokens.
+        // They ascend within 0..=tokens.
         let sequence = |i: usize| offsets.at(i - 1) as usize..offsets.at(i) as usize;
         let counts: Vec<u64> = (1..offsets.len())
             .map(|i| self.valid(sequence(i), options))
@@ -212,7 +227,9 @@ impl Forward {
             valid: batch.valid(0..rows.len(), options),
             kept,
             correct: count(|row| row.correct),
-            status: rows.iter().fold(Status::default(), |s, row| s | row.status),
+            status: rows
+                .iter()
+                .fold(batch.status(options), |status, row| status | row.status),
             gradient_scale: 1.0,
             rows,
         }

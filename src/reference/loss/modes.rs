@@ -6,7 +6,7 @@ use super::batch::{Batch, Forward, Scales, Upstream, expect, reciprocal};
 use super::{Row, RowOptions, RowResult, RowState, RowUpstream, Target};
 use crate::loss::{Denominator, LossOptions, Objective, Reduction};
 use crate::reference::rows::{PerToken, Rows, RowsMut};
-use crate::{Element, Error};
+use crate::{Element, Error, Status};
 
 /// Loss and statistics; `logits` is `[tokens, >= vocab]`.
 ///
@@ -32,7 +32,8 @@ pub fn forward<T: Element>(
 /// The gradient of the logits from the states that a forward saved.
 ///
 /// Under [`Denominator::Kept`] the states say how many tokens were kept, so the gradient comes
-/// scaled. `gradient` is `[tokens, >= vocab]`; its columns beyond the vocabulary become 0.
+/// scaled. `gradient` is `[tokens, >= vocab]`; its columns beyond the vocabulary become 0. Returns
+/// what was found wrong with any row.
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
@@ -43,17 +44,20 @@ pub fn backward<T: Element, G: Element>(
     states: &[RowState],
     upstream: &Upstream,
     mut gradient: RowsMut<G>,
-) -> Result<(), Error> {
+) -> Result<Status, Error> {
     batch.check(logits.rows(), logits.columns(), options)?;
     batch.check(gradient.rows(), gradient.columns(), options)?;
     let pass = Backward::new(batch, options, states, upstream)?;
-    gradient
+    let status = gradient
         .par_rows()
         .enumerate()
-        .for_each_init(Scratch::default, |scratch, (token, gradient)| {
-            pass.row(token, logits.row(token), gradient, scratch)
-        });
-    Ok(())
+        .map_init(Scratch::default, |scratch, (token, gradient)| {
+            let status = pass.gradient(token, logits.row(token), scratch);
+            round(&scratch.gradient, gradient);
+            status
+        })
+        .reduce(Status::empty, |a, b| a | b);
+    Ok(status | batch.status(options))
 }
 
 /// [`backward`] that writes the gradient over the logits.
@@ -66,16 +70,19 @@ pub fn backward_in_place<T: Element>(
     mut logits: RowsMut<T>,
     states: &[RowState],
     upstream: &Upstream,
-) -> Result<(), Error> {
+) -> Result<Status, Error> {
     batch.check(logits.rows(), logits.columns(), options)?;
     let pass = Backward::new(batch, options, states, upstream)?;
-    logits
+    let status = logits
         .par_rows()
         .enumerate()
-        .for_each_init(Scratch::default, |scratch, (token, row)| {
-            pass.row_in_place(token, row, scratch);
-        });
-    Ok(())
+        .map_init(Scratch::default, |scratch, (token, row)| {
+            let status = pass.gradient(token, row, scratch);
+            round(&scratch.gradient, row);
+            status
+        })
+        .reduce(Status::empty, |a, b| a | b);
+    Ok(status | batch.status(options))
 }
 
 /// Loss, statistics and gradient in one pass.
@@ -101,7 +108,9 @@ pub fn forward_backward<T: Element, G: Element>(
         .par_rows()
         .enumerate()
         .map_init(Scratch::default, |scratch, (token, gradient)| {
-            pass.row(token, logits.row(token), gradient, scratch)
+            let result = pass.gradient(token, logits.row(token), scratch);
+            round(&scratch.gradient, gradient);
+            result
         })
         .collect();
     Ok(pass.finish(rows))
@@ -123,7 +132,9 @@ pub fn forward_backward_in_place<T: Element>(
         .par_rows()
         .enumerate()
         .map_init(Scratch::default, |scratch, (token, row)| {
-            pass.row_in_place(token, row, scratch)
+            let result = pass.gradient(token, row, scratch);
+            round(&scratch.gradient, row);
+            result
         })
         .collect();
     Ok(pass.finish(rows))
@@ -154,7 +165,7 @@ pub fn log_probs_backward<T: Element, G: Element>(
     states: &[RowState],
     upstream: &Upstream,
     gradient: RowsMut<G>,
-) -> Result<(), Error> {
+) -> Result<Status, Error> {
     let upstream = Upstream {
         loss: PerToken::Scalar(0.0),
         ..*upstream
@@ -258,23 +269,7 @@ impl<'a> Backward<'a> {
         })
     }
 
-    fn row<T: Element, G: Element>(
-        &self,
-        token: usize,
-        logits: &[T],
-        gradient: &mut [G],
-        scratch: &mut Scratch,
-    ) {
-        self.gradient(token, logits, scratch);
-        round(&scratch.gradient, gradient);
-    }
-
-    fn row_in_place<T: Element>(&self, token: usize, row: &mut [T], scratch: &mut Scratch) {
-        self.gradient(token, row, scratch);
-        round(&scratch.gradient, row);
-    }
-
-    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) {
+    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> Status {
         let upstream = self.upstream.at(token, self.scales.at(token));
         let row = widened(self.batch, self.options, token, logits, &mut scratch.logits);
         scratch.gradient.resize(self.batch.vocab, 0.0);
@@ -285,7 +280,7 @@ impl<'a> Backward<'a> {
             state,
             &upstream,
             &mut scratch.gradient,
-        );
+        )
     }
 }
 
@@ -319,29 +314,6 @@ impl<'a> ForwardBackward<'a> {
             },
             deferred,
         })
-    }
-
-    fn row<T: Element, G: Element>(
-        &self,
-        token: usize,
-        logits: &[T],
-        gradient: &mut [G],
-        scratch: &mut Scratch,
-    ) -> RowResult {
-        let result = self.gradient(token, logits, scratch);
-        round(&scratch.gradient, gradient);
-        result
-    }
-
-    fn row_in_place<T: Element>(
-        &self,
-        token: usize,
-        row: &mut [T],
-        scratch: &mut Scratch,
-    ) -> RowResult {
-        let result = self.gradient(token, row, scratch);
-        round(&scratch.gradient, row);
-        result
     }
 
     fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> RowResult {

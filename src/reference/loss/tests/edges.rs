@@ -108,6 +108,30 @@ fn rows_that_are_not_finite_are_nan_and_say_so() {
 }
 
 #[test]
+fn infinite_logits_stay_infinite_under_a_softcap() {
+    let options = RowOptions {
+        softcap: Some(30.0),
+        spectral_decoupling: 0.1,
+        ..plain(Objective::Nll)
+    };
+    let (masked, dx) = loss_and_gradient(&row(&[1.0, f64::NEG_INFINITY, 2.0], 0), &options);
+    assert_eq!(masked.state.unmasked_count, 2.0);
+    assert!(masked.loss.is_finite() && dx[1] == 0.0);
+    let (broken, _) = loss_and_gradient(&row(&[1.0, f64::INFINITY, 2.0], 0), &options);
+    assert_eq!(broken.status, Status::NON_FINITE_ROW);
+}
+
+#[test]
+fn weighted_gradient_is_held_in_the_range_of_f32() {
+    let row = Row {
+        weight: -4.0,
+        ..row(&[0.0, 100.0], 0)
+    };
+    let (_, dx) = loss_and_gradient(&row, &plain(Objective::Power(-2.0)));
+    assert_eq!(dx, [F32_MAX, -F32_MAX]);
+}
+
+#[test]
 fn class_mask_hides_what_is_not_finite() {
     let logits = [0.0, f64::NAN, 1.0, f64::INFINITY];
     let row = Row {
