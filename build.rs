@@ -29,7 +29,7 @@ use build::cache::Cache;
 use build::context;
 use build::cuda::Toolkit;
 use build::emit::Outcome;
-use build::sources::{self, TARGETS};
+use build::sources::{self, FAMILIES, TARGETS};
 
 fn main() -> ExitCode {
     match run() {
@@ -46,7 +46,9 @@ fn run() -> Result<(), String> {
         .map(PathBuf::from)
         .ok_or("OUT_DIR is not set: run by cargo only")?;
     let root = Path::new("");
-    for path in ["build.rs", "build", "kernels", "src/device/launch.rs"] {
+    let families = FAMILIES.map(|family| format!("src/{family}"));
+    let fixed = ["build.rs", "build", "kernels", "src/device/launch.rs"];
+    for path in fixed.into_iter().chain(families.iter().map(String::as_str)) {
         // An absent path would make cargo run this script every time.
         if Path::new(path).exists() {
             println!("cargo:rerun-if-changed={path}");
@@ -71,7 +73,7 @@ fn run() -> Result<(), String> {
 
     let toolkit = match documentation {
         true => Err("this build is for documentation only".to_string()),
-        false => Toolkit::find(&out_dir),
+        false => Toolkit::find(&cache, &out_dir),
     };
     let cuda = match &toolkit {
         Ok(toolkit) => Ok((toolkit, toolkit.compile(&cache, &files, &wanted, &out_dir)?)),

@@ -44,7 +44,7 @@ pub struct Compiled {
 impl Toolkit {
     /// Finds a compiler and makes it compile a kernel with the headers that kernels use. The error
     /// says why this machine builds no CUDA kernels; no kernel of the project was touched by then.
-    pub fn find(out_dir: &Path) -> Result<Self, String> {
+    pub fn find(cache: &Cache, out_dir: &Path) -> Result<Self, String> {
         let installed = nvcc::target_directory(out_dir).map(|target| target.join(nvcc::INSTALLED));
         let nvcc = nvcc::find(installed.as_deref())?;
         // nvcc reads NVCC_CCBIN itself; otherwise it gets the compiler that the cc crate would
@@ -60,16 +60,23 @@ impl Toolkit {
             host_compiler,
             host_banner,
         };
-        toolkit.probe(out_dir)?;
+        toolkit.probe(cache, out_dir)?;
         Ok(toolkit)
     }
 
-    fn probe(&self, out_dir: &Path) -> Result<(), String> {
+    fn probe(&self, cache: &Cache, out_dir: &Path) -> Result<(), String> {
         const SOURCE: &str = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n#include <cstdint>\n\
             extern \"C\" __global__ void probe(__nv_bfloat16* to, const __half* from) {\n\
             to[threadIdx.x] = __float2bfloat16(__half2float(from[threadIdx.x]));\n}\n";
+        let mut ingredients = self.ingredients("80");
+        ingredients
+            .add(self.nvcc.path.to_string_lossy().as_bytes())
+            .add(SOURCE);
+        let entry = cache.entry(&ingredients, "cubin");
+        if entry.lookup().is_some() {
+            return Ok(());
+        }
         let source = out_dir.join("probe.cu");
-        let object = out_dir.join("probe.cubin");
         fs::write(&source, SOURCE)
             .map_err(|error| format!("cannot write {}: {error}", source.display()))?;
         let mut command = self.command();
@@ -77,14 +84,16 @@ impl Toolkit {
             .args(target_flags("80"))
             .arg(&source)
             .arg("-o")
-            .arg(&object);
+            .arg(entry.scratch());
         let output = command
             .output()
             .map_err(|error| format!("{}: {error}", self.nvcc.path.display()))?;
-        if output.status.success() {
-            return Ok(());
-        }
         let text = log_of(&output);
+        if output.status.success() {
+            return entry
+                .store(&text)
+                .map_err(|error| format!("cannot keep the probe's object: {error}"));
+        }
         let telling = text
             .lines()
             .find(|line| line.contains("error") || line.contains("not found"));
@@ -116,6 +125,17 @@ impl Toolkit {
         command
     }
 
+    /// What every object of this compiler for `target` depends on besides its sources.
+    fn ingredients(&self, target: &str) -> Ingredients {
+        let mut ingredients = Ingredients::default();
+        ingredients
+            .add(&self.nvcc.banner)
+            .add(&self.host_banner)
+            .add(FLAGS.join(" "))
+            .add(target);
+        ingredients
+    }
+
     /// Compiles `files`, each for those of its targets that are `wanted`. The error holds the
     /// messages of every compiler that failed, not only the first.
     pub fn compile(
@@ -129,12 +149,7 @@ impl Toolkit {
         for file in files {
             let closure = sources::include_closure(&file.path, &[Path::new("kernels")])?;
             for &target in file.targets.iter().filter(|target| wanted.contains(target)) {
-                let mut ingredients = Ingredients::default();
-                ingredients
-                    .add(&self.nvcc.banner)
-                    .add(&self.host_banner)
-                    .add(FLAGS.join(" "))
-                    .add(target);
+                let mut ingredients = self.ingredients(target);
                 for (path, contents) in &closure {
                     ingredients
                         .add(path.to_string_lossy().as_bytes())
