@@ -1,0 +1,59 @@
+//! What each kernel was written to become. Every kernel needs a row; a kernel whose name fits
+//! several rows must meet them all.
+
+/// Instructions of some kernels on some targets.
+pub struct Expectation {
+    /// Exported names; `*` stands for any characters.
+    pub kernels: &'static str,
+    /// Targets it speaks of; all for an empty list.
+    pub targets: &'static [&'static str],
+    /// Each must occur. `LDG.128` is any load from global memory of 128 bits.
+    pub present: &'static [&'static str],
+    /// None may occur.
+    pub absent: &'static [&'static str],
+    /// Why, in the words that a failure shows.
+    pub reason: &'static str,
+}
+
+/// Forbidden in every kernel on every target: arrays and spilled registers in local memory.
+pub const LOCAL_MEMORY: [&str; 2] = ["LDL", "STL"];
+
+pub const EXPECTATIONS: &[Expectation] = &[
+    Expectation {
+        kernels: "softmax_loss_cluster_*",
+        targets: &[],
+        present: &["UBLKCP.S.G", "SYNCS.PHASECHK", "LDS.128", "STG.128"],
+        absent: &["LDG.128"],
+        reason: "rows arrive by bulk copies that an mbarrier completes, are read from shared memory and written as \
+                 gradients 16 bytes at a time; a wide load from global memory would be a second read of the row",
+    },
+    Expectation {
+        kernels: "softmax_loss_block_*",
+        targets: &[],
+        present: &["LDG.128", "STG.128"],
+        absent: &[],
+        reason: "logits are read and gradients written 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "softmax_loss_rescale_*",
+        targets: &[],
+        present: &["LDG.128", "STG.128"],
+        absent: &[],
+        reason: "gradients are read and written 16 bytes at a time",
+    },
+    // One block over numbers of which there is one a token: width is not what its time goes into.
+    Expectation {
+        kernels: "softmax_loss_scale",
+        targets: &[],
+        present: &["LDG"],
+        absent: &["RED.F32", "ATOMG.F32"],
+        reason: "sums have a fixed order: no atomics on floats",
+    },
+    Expectation {
+        kernels: "softmax_loss_reduce",
+        targets: &[],
+        present: &["LDG"],
+        absent: &["RED.F32", "ATOMG.F32"],
+        reason: "sums have a fixed order: no atomics on floats",
+    },
+];
