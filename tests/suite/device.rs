@@ -32,7 +32,7 @@ fn stream(device: &Device) -> Stream {
 
 /// The error's message must hold every one of the words.
 #[track_caller]
-fn expect_error<T: Debug>(result: Result<T>, words: &[&str]) {
+pub fn expect_error<T: Debug>(result: Result<T>, words: &[&str]) {
     let error = result.expect_err("an error was expected");
     let message = error.to_string();
     for word in words {

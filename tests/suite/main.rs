@@ -5,4 +5,5 @@
 //! it an error that the device is not there.
 
 mod device;
+mod driver;
 mod support;
