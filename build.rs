@@ -6,6 +6,9 @@
 //! build error. Nothing here touches the network: `cargo xtask toolchain` installs a compiler into
 //! target/cuda.
 //!
+//! EVENKEEL_CUDA_ARCHS=90a limits the targets, EVENKEEL_CUDA_LINEINFO=1 keeps line numbers for
+//! profilers and sanitizers.
+//!
 //! The modules are in `build/`; xtask uses some of them too.
 
 mod build {

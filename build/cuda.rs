@@ -29,6 +29,7 @@ pub struct Toolkit {
     pub nvcc: Nvcc,
     host_compiler: Option<PathBuf>,
     host_banner: String,
+    line_info: bool,
 }
 
 /// One kernel file, compiled.
@@ -55,10 +56,14 @@ impl Toolkit {
             _ => None,
         };
         let host_banner = host.map(|tool| context::banner(&tool)).unwrap_or_default();
+        // Lets compute-sanitizer and the profilers name lines; it triples the size of the kernels.
+        let line_info =
+            context::variable("EVENKEEL_CUDA_LINEINFO").is_some_and(|value| value != "0");
         let toolkit = Self {
             nvcc,
             host_compiler,
             host_banner,
+            line_info,
         };
         toolkit.probe(cache, out_dir)?;
         Ok(toolkit)
@@ -122,6 +127,9 @@ impl Toolkit {
         if let Some(host_compiler) = &self.host_compiler {
             command.arg("-ccbin").arg(host_compiler);
         }
+        if self.line_info {
+            command.arg("-lineinfo");
+        }
         command
     }
 
@@ -133,6 +141,7 @@ impl Toolkit {
             .add(&self.host_banner)
             .add(FLAGS.join(" "))
             .add(target);
+        ingredients.add([u8::from(self.line_info)]);
         ingredients
     }
 

@@ -39,14 +39,9 @@ pub fn write() -> Result<(), String> {
     ]);
     let mut program = cargo();
     program.args(["build", "--package", "evenkeel-cli", "--bin", "evenkeel"]);
-    for (command, rename_library) in [(&mut tests, true), (&mut program, false)] {
+    for command in [&mut tests, &mut program] {
         for (name, built) in executables(command)? {
-            let name = if rename_library && name == "evenkeel" {
-                "unit".to_string()
-            } else {
-                name
-            };
-            let to = bundle.join("bin").join(&name);
+            let to = bundle.join("bin").join(name);
             fs::copy(&built, &to).map_err(io)?;
             check(Command::new("strip").arg("--strip-all").arg(&to))?;
         }

@@ -5,27 +5,30 @@
 #   ./run.sh OUT_DIR [arguments for `evenkeel bench`]
 #
 # OUT_DIR gets log.txt, summary.json (each step with its exit status and seconds), bench.json and bench.svg. The exit
-# status is 0 if every step that ran succeeded. EVENKEEL_SKIP="sanitizer bench" leaves steps out.
+# status is 0 if every step that ran succeeded.
+#
+#   EVENKEEL_SKIP="verify sanitizer bench"   leaves steps out
+#   EVENKEEL_SANITIZER_TESTS=loss::cuda::    gives the sanitizers only the tests whose names contain this
+#   COMPUTE_SANITIZER=/path                  where compute-sanitizer is, if it is not on the PATH
 set -uo pipefail
 
 if [ $# -lt 1 ]; then
-  echo "usage: $0 OUT_DIR [arguments for evenkeel bench]" >&2
+  sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd)
 shift
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cd "$here" || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
 # The programs look for golden data and peers below this folder instead of below the repository they were built in.
-export EVENKEEL_ROOT="$here"
+export EVENKEEL_ROOT=$PWD
 export EVENKEEL_TEST_DEVICE=cuda
 
-exec > >(tee "$out/log.txt") 2>&1
 steps=()
 failed=0
 
+# step NAME COMMAND...: a step `sanitizer-memcheck` is left out by its own name or by `sanitizer`.
 step() {
   local name=$1 status started seconds
   shift
@@ -45,43 +48,54 @@ step() {
   [ "$status" -eq 0 ] || failed=1
 }
 
-date -u +"%Y-%m-%dT%H:%M:%SZ"
-uname -srm
-if command -v nvidia-smi >/dev/null; then
-  nvidia-smi
-fi
-
-step info bin/evenkeel info
-for test in unit suite; do
-  if [ -x "bin/$test" ]; then
-    step "test-$test" "bin/$test"
-  fi
-done
-
-sanitizer=${COMPUTE_SANITIZER:-}
-for candidate in compute-sanitizer /usr/local/cuda/bin/compute-sanitizer; do
-  if [ -z "$sanitizer" ] && command -v "$candidate" >/dev/null; then
-    sanitizer=$candidate
-  fi
-done
-if [ -n "$sanitizer" ]; then
-  # One test at a time: the tools multiply the time and memory of each.
-  for tool in memcheck racecheck initcheck synccheck; do
-    step "sanitizer-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 bin/suite --test-threads 1 ${EVENKEEL_SANITIZER_TESTS:-}
+# The first of the candidates that is a program.
+first_program() {
+  local candidate
+  for candidate in "$@"; do
+    if [ -n "$candidate" ] && command -v "$candidate" >/dev/null; then
+      echo "$candidate"
+      return
+    fi
   done
-else
-  echo "== sanitizer: compute-sanitizer is not here; COMPUTE_SANITIZER may name it"
-fi
+}
 
-step bench bin/evenkeel bench --device cuda --json "$out/bench.json" --plot "$out/bench.svg" "$@"
-
-{
+summary() {
+  local index
   echo "{\"failed\": $failed, \"steps\": ["
   for index in "${!steps[@]}"; do
     [ "$index" -eq 0 ] || echo ","
-    echo "  ${steps[$index]}"
+    printf '  %s' "${steps[$index]}"
   done
-  echo "]}"
-} > "$out/summary.json"
-echo "== done: failed=$failed, results in $out"
-exit "$failed"
+  printf '\n]}\n'
+}
+
+main() {
+  date -u +"%Y-%m-%dT%H:%M:%SZ"
+  uname -srm
+  if command -v nvidia-smi >/dev/null; then
+    nvidia-smi
+  fi
+  step info bin/evenkeel info
+  step tests bin/suite
+  step verify bin/evenkeel verify --device cuda
+  step bench bin/evenkeel bench --device cuda --json "$out/bench.json" --plot "$out/bench.svg" "$@"
+
+  local sanitizer tool
+  sanitizer=$(first_program "${COMPUTE_SANITIZER:-}" compute-sanitizer /usr/local/cuda/bin/compute-sanitizer)
+  if [ -n "$sanitizer" ]; then
+    # One test at a time: the tools multiply the time and the memory of each.
+    for tool in memcheck racecheck initcheck synccheck; do
+      step "sanitizer-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 \
+        bin/suite --test-threads 1 "${EVENKEEL_SANITIZER_TESTS:-cuda::}"
+    done
+  else
+    echo "== sanitizer: compute-sanitizer is not here"
+  fi
+
+  summary > "$out/summary.json"
+  echo "== done: failed=$failed, results in $out"
+  return "$failed"
+}
+
+main "$@" 2>&1 | tee "$out/log.txt"
+exit "${PIPESTATUS[0]}"
