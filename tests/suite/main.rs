@@ -6,4 +6,5 @@
 
 mod device;
 mod driver;
+mod golden;
 mod support;
