@@ -527,7 +527,7 @@ impl<'a> TensorRef<'a> {
     }
 
     /// Whether an element of this view lies on an element of `other`.
-    pub(crate) fn overlaps(&self, other: &TensorMut<'_>) -> bool {
+    pub(crate) fn overlaps(&self, other: &TensorRef<'_>) -> bool {
         self.layout.overlaps(&other.layout)
     }
 }
@@ -626,11 +626,6 @@ impl<'a> TensorMut<'a> {
         // SAFETY: the constructors saw to it that the span is allocated, aligned and initialised on the host for
         // 'a; this view is the only one to it and is borrowed mutably here.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.layout.address as *mut T, span) })
-    }
-
-    /// Whether an element of this view lies on an element of `other`.
-    pub(crate) fn overlaps(&self, other: &TensorMut<'_>) -> bool {
-        self.layout.overlaps(&other.layout)
     }
 }
 

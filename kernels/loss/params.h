@@ -51,7 +51,7 @@ struct SoftmaxLossParams {
   const uint32_t* class_mask;   // [ceil(vocab / 32)], bit set: the class is masked
   PerToken token_weight;        // absent: 1
   PerToken scale;               // of a token's loss in the reduced loss; absent: 1
-  PerToken upstream_loss;       // absent: 1
+  PerToken upstream_loss;       // absent: `absent_upstream`
   PerToken upstream_lp;         // absent: 0
   PerToken upstream_entropy;    // absent: 0
   PerToken upstream_lse;        // absent: 0
@@ -90,6 +90,8 @@ struct SoftmaxLossParams {
   uint32_t from_state;          // non-zero: backward from `state`, no first pass
   uint32_t stages;              // cluster kernel: rows in flight
   uint32_t stage_bytes;         // cluster kernel: shared memory of one stage's row slice
+  float absent_upstream;        // 1 in forward, 0 in backward
+  uint32_t unused;
 };
 
 enum RowFlag : uint8_t { kRowValid = 1, kRowKept = 2, kRowCorrect = 4 };
@@ -102,7 +104,7 @@ struct SoftmaxReduceParams {
   const uint8_t* flags;         // [tokens]
   const RowState* state;        // [tokens]: of backward, whose Kept denominator it knows
   const float* upstream;        // one float, or null: 1
-  float* scale;                 // 1 float, or [tokens] with sequences
+  float* scale;                 // 1 float, or [tokens] with sequences; null: 1
   float* reduced_loss;          // one float
   uint32_t* counts;             // valid, kept, correct
   float* gradient_scale;        // Kept: upstream / kept, or null
@@ -128,7 +130,7 @@ struct ScaleGradientParams {
   int64_t stride;
 };
 
-static_assert(sizeof(SoftmaxLossParams) == 344, "src/loss/params.rs mirrors it");
+static_assert(sizeof(SoftmaxLossParams) == 352, "src/loss/params.rs mirrors it");
 static_assert(sizeof(SoftmaxReduceParams) == 136, "src/loss/params.rs mirrors it");
 static_assert(sizeof(ScaleGradientParams) == 48, "src/loss/params.rs mirrors it");
 

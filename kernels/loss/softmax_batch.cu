@@ -2,8 +2,8 @@
 // them, the reduced loss and the counts after them, and the scaling of a gradient whose denominator
 // was known only then.
 //
-//   softmax_loss_scale   scale = 1 / denominator from the targets (Sum, Valid, Tokens, Sequence), or
-//                        from the saved states (Kept, in backward); a denominator of 0 gives 0
+//   softmax_loss_scale   scale = 1 / denominator from the targets (Valid, Tokens, Sequence), or from
+//                        the saved states (Kept, in backward); a denominator of 0 gives 0
 //   softmax_loss_reduce  loss = sum_t scale_t loss_t; counts of valid, kept and correct tokens;
 //                        for Kept, the scale of the gradient
 //   softmax_loss_rescale gradient *= scale on the rows that were kept
@@ -134,7 +134,7 @@ EVENKEEL_DEVICE void reduce_body(const SoftmaxReduceParams& params) {
     if (params.gradient_scale != nullptr) {
       *params.gradient_scale = scale * (params.upstream != nullptr ? *params.upstream : 1.0f);
     }
-  } else if (!per_token) {
+  } else if (!per_token && params.scale != nullptr) {
     scale = *params.scale;
   }
   *params.reduced_loss = scale == 0.0f ? 0.0f : sum * scale;

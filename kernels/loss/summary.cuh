@@ -86,7 +86,7 @@ EVENKEEL_DEVICE RowInputs load_inputs(const SoftmaxLossParams& params, int64_t t
                                       int64_t target) {
   return {target,
           load_per_token(params.token_weight, token, 1.0f),
-          load_per_token(params.upstream_loss, token, 1.0f) *
+          load_per_token(params.upstream_loss, token, params.absent_upstream) *
               load_per_token(params.scale, token, 1.0f),
           load_per_token(params.upstream_lp, token, 0.0f),
           load_per_token(params.upstream_entropy, token, 0.0f),

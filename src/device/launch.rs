@@ -136,8 +136,10 @@ impl Stream {
         }
         for (index, view) in writes.iter().enumerate() {
             check_device("launch", "a view", self, view.device())?;
-            let read = reads.iter().any(|other| other.overlaps(view));
-            if read || writes[..index].iter().any(|other| other.overlaps(view)) {
+            let view = view.as_ref();
+            let read = reads.iter().any(|other| other.overlaps(&view));
+            let mut earlier = writes[..index].iter();
+            if read || earlier.any(|other| other.as_ref().overlaps(&view)) {
                 return Err(overlap("launch", "a view"));
             }
         }
@@ -164,7 +166,7 @@ impl Stream {
         &self,
         op: &'static str,
         reads: &[(&'static str, TensorRef<'_>)],
-        writes: &[(&'static str, &TensorMut<'_>)],
+        writes: &[(&'static str, TensorRef<'_>)],
     ) -> Result<()> {
         for (name, view) in reads {
             check_device(op, name, self, view.device())?;

@@ -1,0 +1,233 @@
+//! The shapes of a call, checked like mathematics before anything is launched.
+
+use super::arguments::{LossInputs, LossOutputs, Statistic, TokenCount};
+use super::{Denominator, Reduction};
+use crate::{DType, DeviceId, Error, Result, TensorMut, TensorRef};
+
+/// A call's shapes, all found to fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked {
+    pub(super) tokens: usize,
+    pub(super) vocab: usize,
+}
+
+/// The checks of one operation's arguments.
+pub(super) struct Check {
+    pub(super) op: &'static str,
+    pub(super) device: DeviceId,
+}
+
+impl Check {
+    pub(super) fn fail<T>(
+        &self,
+        argument: &'static str,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+    ) -> Result<T> {
+        Err(Error::argument(self.op, argument, expected, got))
+    }
+
+    /// A view's device, type and number of elements.
+    pub(super) fn tensor(
+        &self,
+        argument: &'static str,
+        tensor: &TensorRef<'_>,
+        dtypes: &[DType],
+        elements: &[usize],
+    ) -> Result<()> {
+        if tensor.device() != self.device {
+            return self.fail(
+                argument,
+                format!("on {}", self.device),
+                format!("on {}", tensor.device()),
+            );
+        }
+        if !dtypes.contains(&tensor.dtype()) {
+            let names: Vec<String> = dtypes.iter().map(DType::to_string).collect();
+            return self.fail(argument, names.join(" or "), tensor.dtype().to_string());
+        }
+        if !elements.contains(&tensor.elements()) || !tensor.is_contiguous() {
+            let sizes: Vec<String> = elements.iter().map(|n| format!("[{n}]")).collect();
+            return self.fail(
+                argument,
+                format!("contiguous, of shape {}", sizes.join(" or ")),
+                format!(
+                    "{:?} with row stride {}",
+                    tensor.shape(),
+                    tensor.row_stride()
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// A matrix of floats with at least `columns` columns.
+    pub(super) fn matrix(
+        &self,
+        argument: &'static str,
+        tensor: &TensorRef<'_>,
+        rows: usize,
+        columns: usize,
+    ) -> Result<()> {
+        if tensor.device() != self.device {
+            return self.fail(
+                argument,
+                format!("on {}", self.device),
+                format!("on {}", tensor.device()),
+            );
+        }
+        if !matches!(tensor.dtype(), DType::Bf16 | DType::F16 | DType::F32) {
+            return self.fail(argument, "bf16, f16 or f32", tensor.dtype().to_string());
+        }
+        if tensor.shape().len() < 2 || tensor.rows() != rows || tensor.columns() < columns {
+            return self.fail(
+                argument,
+                format!("[{rows}, {columns}], or wider"),
+                format!("{:?}", tensor.shape()),
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything of `inputs` against logits `[tokens, columns]`.
+    pub(super) fn inputs(
+        &self,
+        logits: &TensorRef<'_>,
+        inputs: &LossInputs<'_>,
+        reduction: Reduction,
+    ) -> Result<Checked> {
+        const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
+        let tokens = inputs.targets.elements();
+        let vocab = inputs.vocab.unwrap_or(logits.columns());
+        if vocab == 0 || i32::try_from(vocab).is_err() {
+            return self.fail("vocab", "from 1 to 2^31 - 1", vocab.to_string());
+        }
+        self.matrix("logits", logits, tokens, vocab)?;
+        self.tensor("targets", &inputs.targets, &INTEGERS, &[tokens])?;
+        if let Some(weights) = &inputs.token_weights {
+            self.tensor("token_weights", weights, &[DType::F32], &[tokens])?;
+        }
+        if let Some(mask) = &inputs.class_mask {
+            self.tensor("class_mask", mask, &[DType::U32], &[vocab.div_ceil(32)])?;
+        }
+        match (reduction, &inputs.tokens) {
+            (Reduction::Mean(Denominator::Tokens), None) => {
+                return self.fail("tokens", "given for the reduction mean:tokens", "absent");
+            }
+            (_, Some(TokenCount::Host(count))) if !count.is_finite() || *count < 0.0 => {
+                return self.fail("tokens", "a finite number >= 0", count.to_string());
+            }
+            (_, Some(TokenCount::Device(count))) => {
+                self.tensor("tokens", count, &[DType::F32], &[1])?;
+            }
+            _ => {}
+        }
+        match (reduction, &inputs.sequences) {
+            (Reduction::Mean(Denominator::Sequence), None) => {
+                return self.fail(
+                    "sequences",
+                    "given for the reduction mean:sequence",
+                    "absent",
+                );
+            }
+            (_, Some(offsets)) => {
+                let count = offsets.elements();
+                if count == 0 {
+                    return self.fail("sequences", "[sequences + 1] offsets", "none");
+                }
+                self.tensor("sequences", offsets, &INTEGERS, &[count])?;
+            }
+            _ => {}
+        }
+        if let Some(upstream) = &inputs.upstream {
+            self.upstream("upstream", upstream, tokens, reduction == Reduction::None)?;
+        }
+        Ok(Checked { tokens, vocab })
+    }
+
+    /// A gradient from above: `[1]`, or one a token.
+    pub(super) fn upstream(
+        &self,
+        argument: &'static str,
+        upstream: &TensorRef<'_>,
+        tokens: usize,
+        per_token: bool,
+    ) -> Result<()> {
+        let sizes: &[usize] = if per_token { &[1, tokens] } else { &[1] };
+        self.tensor(argument, upstream, &[DType::F32], sizes)
+    }
+
+    /// A gradient to write: the logits' type or f32, at least as wide as the vocabulary.
+    pub(super) fn gradient(
+        &self,
+        gradient: &TensorMut<'_>,
+        logits: &TensorRef<'_>,
+        checked: Checked,
+    ) -> Result<()> {
+        self.matrix(
+            "gradient",
+            &gradient.as_ref(),
+            checked.tokens,
+            checked.vocab,
+        )?;
+        if gradient.dtype() != logits.dtype() && gradient.dtype() != DType::F32 {
+            return self.fail(
+                "gradient",
+                format!("{} as the logits, or f32", logits.dtype()),
+                gradient.dtype().to_string(),
+            );
+        }
+        if logits.overlaps(&gradient.as_ref()) {
+            return self.fail(
+                "gradient",
+                "memory apart from the logits (the in-place form writes over them)",
+                "memory that overlaps them",
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything of `outputs`.
+    pub(super) fn outputs(
+        &self,
+        outputs: &LossOutputs<'_>,
+        tokens: usize,
+        workspace_bytes: usize,
+        needs_scale: bool,
+    ) -> Result<()> {
+        let workspace = &outputs.workspace;
+        if workspace.elements() < workspace_bytes || !workspace.address().is_multiple_of(16) {
+            return self.fail(
+                "workspace",
+                format!("at least {workspace_bytes} bytes at a multiple of 16"),
+                format!(
+                    "{} bytes at {:#x}",
+                    workspace.elements(),
+                    workspace.address()
+                ),
+            );
+        }
+        let bytes = workspace.elements();
+        self.tensor("workspace", &workspace.as_ref(), &[DType::U8], &[bytes])?;
+        let check = |argument, tensor: &Option<TensorMut<'_>>, dtype, elements| match tensor {
+            Some(tensor) => self.tensor(argument, &tensor.as_ref(), &[dtype], &[elements]),
+            None => Ok(()),
+        };
+        check("loss", &outputs.loss, DType::F32, 1)?;
+        check("counts", &outputs.counts, DType::U32, 3)?;
+        check("gradient_scale", &outputs.gradient_scale, DType::F32, 1)?;
+        check("state", &outputs.state, DType::F32, tokens * 8)?;
+        for statistic in Statistic::ALL {
+            let values = &outputs.statistics[statistic as usize];
+            check(statistic.name(), values, statistic.dtype(), tokens)?;
+        }
+        if needs_scale && outputs.gradient_scale.is_none() {
+            return self.fail(
+                "gradient_scale",
+                "given: under mean:kept the gradient is written without its scale",
+                "absent",
+            );
+        }
+        Ok(())
+    }
+}
