@@ -108,7 +108,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A host type that is an element of tensors: `f32`, `f64`, [`half::f16`], [`half::bf16`], `i64`, `i32`, `u32`, `u8`.
+/// A host type that is an element of tensors: `f32`, `f64`, [`half::f16`], [`half::bf16`], `i64`,
+/// `i32`, `u32`, `u8`.
 ///
 /// The trait is sealed: kernels know these types and no others.
 pub trait Element: sealed::Sealed + Pod + Send + Sync + fmt::Debug + PartialEq {
@@ -164,7 +165,8 @@ half_element!(bf16, Bf16);
 
 /// `value` in f32, rounded to odd: an inexact result has its last bit set.
 ///
-/// Rounding that to a type at least two bits shorter gives what rounding `value` itself would (no double rounding).
+/// Rounding that to a type at least two bits shorter gives what rounding `value` itself would (no
+/// double rounding).
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     if f64::from(nearest) == value || value.is_nan() {
@@ -181,7 +183,8 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_once() {
-        // Just above the tie between 1 and the next bf16: f32 rounds it onto the tie, which would then go to even.
+        // Just above the tie between 1 and the next bf16: f32 rounds it onto the tie, which would
+        // then go to even.
         let above_tie = 1.0 + f64::powi(2.0, -8) + f64::powi(2.0, -40);
         assert_eq!(<bf16 as Element>::from_f64(above_tie).to_bits(), 0x3f81);
         let below_tie = 1.0 + 3.0 * f64::powi(2.0, -8) - f64::powi(2.0, -40);

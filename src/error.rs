@@ -104,9 +104,9 @@ impl Error {
 
 /// What operations found wrong with their data, gathered on the device.
 ///
-/// A kernel that meets a target outside the vocabulary or a row of NaN goes on (its documentation says with what
-/// result) and sets a bit in its stream's status word. [`Stream::check`](crate::Stream::check) reads and clears the
-/// word when the caller asks.
+/// A kernel that meets a target outside the vocabulary or a row of NaN goes on (its documentation
+/// says with what result) and sets a bit in its stream's status word.
+/// [`Stream::check`](crate::Stream::check) reads and clears the word when the caller asks.
 ///
 /// ```
 /// use evenkeel::Status;

@@ -1,9 +1,9 @@
 //! CUDA kernels that keep language-model training on an even keel.
 //!
-//! A [`Device`] gives a [`Stream`]; the stream uploads data into [`Buffer`]s and runs operations on views of them
-//! ([`TensorRef`], [`TensorMut`]). The same program runs on a CUDA GPU, on the CPU, where the operations are their
-//! formulas in `f64`, and (feature `emulator`) on the emulator, which runs the CUDA kernels themselves and finds their
-//! faults.
+//! A [`Device`] gives a [`Stream`]; the stream uploads data into [`Buffer`]s and runs operations on
+//! views of them ([`TensorRef`], [`TensorMut`]). The same program runs on a CUDA GPU, on the CPU,
+//! where the operations are their formulas in `f64`, and (feature `emulator`) on the emulator,
+//! which runs the CUDA kernels themselves and finds their faults.
 //!
 //! ```
 //! use evenkeel::{Device, DType};
@@ -16,8 +16,9 @@
 //! # Ok::<(), evenkeel::Error>(())
 //! ```
 //!
-//! Work on a stream is asynchronous: [`Buffer::read`], [`Stream::check`] and [`Stream::synchronize`] wait for it, and
-//! nothing else does. Nothing panics on what a caller passes in: every constructor and operation returns [`Result`].
+//! Work on a stream is asynchronous: [`Buffer::read`], [`Stream::check`] and
+//! [`Stream::synchronize`] wait for it, and nothing else does. Nothing panics on what a caller
+//! passes in: every constructor and operation returns [`Result`].
 
 #![warn(
     missing_docs,
@@ -35,6 +36,12 @@ pub mod reference;
 pub mod tensor;
 
 pub use device::{Buffer, Device, DeviceId, DeviceKind, Event, Stream};
+#[cfg(feature = "emulator")]
+pub use device::{EmulatorOptions, LaunchReport};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result, Status};
+/// The emulator: its architectures, and the types of its reports.
+#[cfg(feature = "emulator")]
+#[doc(no_inline)]
+pub use evenkeel_emulator as emulator;
 pub use tensor::{TensorMut, TensorRef};

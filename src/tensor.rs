@@ -1,8 +1,9 @@
 //! Views of memory: where it is, the type of its elements, and its shape.
 //!
-//! A view has up to four dimensions. Its last dimension is contiguous; consecutive rows (the last dimension is a row,
-//! the others count rows) lie `row_stride` elements apart, at least a row's length. Constructors check all of it, so
-//! an operation that is given a view can rely on it; sizes of zero are fine everywhere.
+//! A view has up to four dimensions. Its last dimension is contiguous; consecutive rows (the last
+//! dimension is a row, the others count rows) lie `row_stride` elements apart, at least a row's
+//! length. Constructors check all of it, so an operation that is given a view can rely on it; sizes
+//! of zero are fine everywhere.
 
 use std::{fmt, marker::PhantomData, ops::Range};
 
@@ -437,7 +438,8 @@ macro_rules! accessors {
             self.layout.device
         }
 
-        /// The address of the first element: a host pointer, a `CUdeviceptr`, or an address of the emulator.
+        /// The address of the first element: a host pointer, a `CUdeviceptr`, or an address of the
+        /// emulator.
         pub fn address(&self) -> u64 {
             self.layout.address
         }
@@ -453,14 +455,16 @@ impl<'a> TensorRef<'a> {
         Ok(TensorRef::new(layout, Source::Unmanaged))
     }
 
-    /// A view of memory at a raw address: a `CUdeviceptr` on a CUDA device, a host pointer on the CPU.
+    /// A view of memory at a raw address: a `CUdeviceptr` on a CUDA device, a host pointer on the
+    /// CPU.
     ///
     /// `row_stride` is counted in elements; `None` means that rows follow each other.
     ///
     /// # Safety
-    /// - From the first row to the last the memory must be allocated on `device`, hold initialised elements of
-    ///   `dtype`, and stay so for `'a` and until the work that reads it has run.
-    /// - Nothing may write it meanwhile, other than work ordered by the stream that the view is used on.
+    /// - From the first row to the last the memory must be allocated on `device`, hold initialised
+    ///   elements of `dtype`, and stay so for `'a` and until the work that reads it has run.
+    /// - Nothing may write it meanwhile, other than work ordered by the stream that the view is
+    ///   used on.
     pub unsafe fn from_raw(
         device: DeviceId,
         dtype: DType,
@@ -516,13 +520,14 @@ impl<'a> TensorRef<'a> {
         Ok(self.with(self.layout.slice_columns(range)?))
     }
 
-    /// The memory of a view on the CPU, from its first element to its last, padding between rows included.
+    /// The memory of a view on the CPU, from its first element to its last, padding between rows
+    /// included.
     pub fn host_slice<T: Element>(&self) -> Result<&'a [T]> {
         const OP: &str = "TensorRef::host_slice";
         self.layout.check_host(OP)?;
         self.layout.check_dtype(OP, T::DTYPE)?;
-        // SAFETY: the constructors saw to it that the span is allocated, aligned and initialised on the host for
-        // 'a, and that nothing writes it while this shared view lives.
+        // SAFETY: the constructors saw to it that the span is allocated, aligned and initialised on
+        // the host for 'a, and that nothing writes it while this shared view lives.
         Ok(unsafe { host_slice(&self.layout) })
     }
 
@@ -541,14 +546,17 @@ impl<'a> TensorMut<'a> {
         Ok(TensorMut::new(layout, SourceMut::Unmanaged))
     }
 
-    /// A view of memory at a raw address: a `CUdeviceptr` on a CUDA device, a host pointer on the CPU.
+    /// A view of memory at a raw address: a `CUdeviceptr` on a CUDA device, a host pointer on the
+    /// CPU.
     ///
     /// `row_stride` is counted in elements; `None` means that rows follow each other.
     ///
     /// # Safety
-    /// - From the first row to the last the memory must be allocated on `device`, hold elements of `dtype` (on the
-    ///   CPU: initialised ones), and stay so for `'a` and until the work that uses it has run.
-    /// - Nothing else may read or write it meanwhile, other than work ordered by the stream that the view is used on.
+    /// - From the first row to the last the memory must be allocated on `device`, hold elements of
+    ///   `dtype` (on the CPU: initialised ones), and stay so for `'a` and until the work that uses
+    ///   it has run.
+    /// - Nothing else may read or write it meanwhile, other than work ordered by the stream that
+    ///   the view is used on.
     pub unsafe fn from_raw(
         device: DeviceId,
         dtype: DType,
@@ -614,7 +622,8 @@ impl<'a> TensorMut<'a> {
         Ok(self)
     }
 
-    /// The memory of a view on the CPU, from its first element to its last, padding between rows included.
+    /// The memory of a view on the CPU, from its first element to its last, padding between rows
+    /// included.
     pub fn host_slice_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         const OP: &str = "TensorMut::host_slice_mut";
         self.layout.check_host(OP)?;
@@ -623,8 +632,8 @@ impl<'a> TensorMut<'a> {
         if span == 0 {
             return Ok(&mut []);
         }
-        // SAFETY: the constructors saw to it that the span is allocated, aligned and initialised on the host for
-        // 'a; this view is the only one to it and is borrowed mutably here.
+        // SAFETY: the constructors saw to it that the span is allocated, aligned and initialised on
+        // the host for 'a; this view is the only one to it and is borrowed mutably here.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.layout.address as *mut T, span) })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "emulator")]
+use super::emulated::EmulatedMemory;
 use super::{Stream, cpu::HostMemory, cuda::CudaMemory, stream::Inner};
 use crate::{
     DType, Element, Error, Result, TensorMut, TensorRef,
@@ -11,9 +13,9 @@ use crate::{
 
 /// Contiguous memory of a shape and type, owned.
 ///
-/// A buffer belongs to the stream that made it. Used on another stream of the same device, it is ordered with both:
-/// the other stream waits for what the buffer's own stream had queued, and the buffer's own stream for the use. It is
-/// freed in its turn, when the work that uses it is done.
+/// A buffer belongs to the stream that made it. Used on another stream of the same device, it is
+/// ordered with both: the other stream waits for what the buffer's own stream had queued, and the
+/// buffer's own stream for the use. It is freed in its turn, when the work that uses it is done.
 ///
 /// ```
 /// use evenkeel::Device;
@@ -42,6 +44,8 @@ enum Memory {
     Empty,
     Cpu(HostMemory),
     Cuda(CudaMemory),
+    #[cfg(feature = "emulator")]
+    Emulated(EmulatedMemory),
 }
 
 impl Buffer {
@@ -52,7 +56,8 @@ impl Buffer {
         shape: &[usize],
         contents: Contents,
     ) -> Result<Buffer> {
-        // Checked at a stand-in address first: the size must be known to be sound before it is allocated.
+        // Checked at a stand-in address first: the size must be known to be sound before it is
+        // allocated.
         let device = stream.id();
         let stand_in = Layout::new(op, device, dtype, dtype.size() as u64, shape, None, None)?;
         let bytes = stand_in.bytes();
@@ -70,6 +75,13 @@ impl Buffer {
                     let memory = CudaMemory::new(&stream.inner, bytes, zeros)?;
                     let address = memory.address();
                     (Memory::Cuda(memory), address)
+                }
+                #[cfg(feature = "emulator")]
+                Inner::Emulated(stream) => {
+                    let zeros = contents == Contents::Zeros;
+                    let memory = EmulatedMemory::new(stream, bytes, dtype.size(), zeros)?;
+                    let address = memory.address();
+                    (Memory::Emulated(memory), address)
                 }
             }
         };
@@ -125,11 +137,14 @@ impl Buffer {
             Memory::Empty => {}
             Memory::Cpu(memory) => bytes.copy_from_slice(memory.bytes()),
             Memory::Cuda(memory) => memory.read(bytes)?,
+            #[cfg(feature = "emulator")]
+            Memory::Emulated(memory) => memory.read(bytes)?,
         }
         Ok(data)
     }
 
-    /// Copies `data` over the whole buffer, in the stream's turn. The data may be dropped when the call returns.
+    /// Copies `data` over the whole buffer, in the stream's turn. The data may be dropped when the
+    /// call returns.
     ///
     /// # Errors
     /// [`Error::Argument`] when type or number of the elements are not the buffer's.
@@ -142,6 +157,8 @@ impl Buffer {
             Memory::Empty => {}
             Memory::Cpu(memory) => memory.bytes_mut().copy_from_slice(bytes),
             Memory::Cuda(memory) => memory.write(bytes)?,
+            #[cfg(feature = "emulator")]
+            Memory::Emulated(memory) => memory.write(bytes)?,
         }
         Ok(())
     }

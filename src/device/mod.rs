@@ -3,6 +3,8 @@
 mod buffer;
 mod cpu;
 pub(crate) mod cuda;
+#[cfg(feature = "emulator")]
+pub(crate) mod emulated;
 pub(crate) mod launch;
 mod modules;
 pub(crate) mod stream;
@@ -13,6 +15,8 @@ pub use self::{
     buffer::Buffer,
     stream::{Event, Stream},
 };
+#[cfg(feature = "emulator")]
+pub use self::{emulated::EmulatorOptions, stream::LaunchReport};
 use crate::{Error, Result};
 
 /// A kind of device.
@@ -39,7 +43,8 @@ impl fmt::Display for DeviceKind {
 
 /// Tells devices apart: memory of one is not memory of another.
 ///
-/// On CUDA it names a context, so two [`Device`]s made for one GPU have the same id and share memory.
+/// On CUDA it names a context, so two [`Device`]s made for one GPU have the same id and share
+/// memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceId {
     kind: DeviceKind,
@@ -56,6 +61,16 @@ impl DeviceId {
         ordinal: 0,
         context: 0,
     };
+
+    /// Some GPU's context, to be refused.
+    #[cfg(test)]
+    pub(crate) fn stand_in_for_tests() -> DeviceId {
+        DeviceId {
+            kind: DeviceKind::Cuda,
+            ordinal: 3,
+            context: 7,
+        }
+    }
 
     /// The device's kind.
     pub fn kind(self) -> DeviceKind {
@@ -100,6 +115,8 @@ pub struct Device {
 enum Inner {
     Cpu,
     Cuda(Arc<cuda::Context>),
+    #[cfg(feature = "emulator")]
+    Emulated(Arc<emulated::EmulatedDevice>),
 }
 
 impl Device {
@@ -117,6 +134,25 @@ impl Device {
     /// The CPU: every operation as its formula, computed in `f64` and rounded once.
     pub fn cpu() -> Device {
         Device { inner: Inner::Cpu }
+    }
+
+    /// An emulated H100; see [`emulated_with`](Device::emulated_with).
+    #[cfg(feature = "emulator")]
+    pub fn emulated() -> Result<Device> {
+        Device::emulated_with(EmulatorOptions::default())
+    }
+
+    /// A GPU that is emulated on the CPU: it runs the CUDA kernels, compiled for the host, and is
+    /// strict about them.
+    ///
+    /// A launch in which the emulator finds a fault (a race, a read of memory that nothing wrote,
+    /// an access out of bounds, ...) returns [`Error::Findings`]; [`Stream::take_reports`] gives
+    /// what every launch did.
+    #[cfg(feature = "emulator")]
+    pub fn emulated_with(options: EmulatorOptions) -> Result<Device> {
+        Ok(Device {
+            inner: Inner::Emulated(Arc::new(emulated::EmulatedDevice::new(options))),
+        })
     }
 
     /// The first GPU if a driver and a supported GPU answer, else the CPU.
@@ -146,6 +182,8 @@ impl Device {
         match &self.inner {
             Inner::Cpu => DeviceId::CPU,
             Inner::Cuda(context) => context.id(),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(device) => device.id(),
         }
     }
 
@@ -154,6 +192,8 @@ impl Device {
         match &self.inner {
             Inner::Cpu => "CPU reference".into(),
             Inner::Cuda(context) => context.name().into(),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(device) => device.name(),
         }
     }
 
@@ -162,6 +202,8 @@ impl Device {
         match &self.inner {
             Inner::Cpu => None,
             Inner::Cuda(context) => Some(context.capability()),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(device) => Some(device.capability()),
         }
     }
 
@@ -176,6 +218,13 @@ impl Device {
                 let stream = cuda::check("cuStreamCreate", context.cudarc().new_stream())?;
                 Stream::cuda(self.clone(), stream)
             }
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(device) => Ok(Stream {
+                device: self.clone(),
+                inner: Arc::new(stream::Inner::Emulated(emulated::EmulatedStream::new(
+                    device.clone(),
+                )?)),
+            }),
         }
     }
 

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use cudarc::driver::{CudaEvent, CudaStream};
 
+#[cfg(feature = "emulator")]
+use super::emulated::EmulatedStream;
 use super::{
     Buffer, Device, DeviceId,
     buffer::Contents,
@@ -12,6 +14,8 @@ use super::{
     launch::Kernel,
 };
 use crate::{DType, Element, Error, Result, Status, tensor::check_length};
+#[cfg(feature = "emulator")]
+pub use evenkeel_emulator::Report as LaunchReport;
 
 /// A queue of work on a device, done in order. Cheap to clone; clones are the same queue.
 ///
@@ -34,6 +38,8 @@ pub struct Stream {
 pub(crate) enum Inner {
     Cpu(CpuStream),
     Cuda(CudaWork),
+    #[cfg(feature = "emulator")]
+    Emulated(EmulatedStream),
 }
 
 /// How a device does operations.
@@ -56,8 +62,9 @@ impl Stream {
     /// The data may be dropped when the call returns; the copy takes its turn in the stream.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `data` does not have as many elements as `shape`, [`Error::OutOfMemory`], and on CUDA
-    /// [`Error::Unsupported`] while the stream is captured into a graph.
+    /// [`Error::Argument`] when `data` does not have as many elements as `shape`,
+    /// [`Error::OutOfMemory`], and on CUDA [`Error::Unsupported`] while the stream is captured into
+    /// a graph.
     pub fn upload<T: Element>(&self, shape: &[usize], data: &[T]) -> Result<Buffer> {
         check_length("Stream::upload", shape, data.len())?;
         let mut buffer = self.uninitialised(T::DTYPE, shape)?;
@@ -75,7 +82,8 @@ impl Stream {
 
     /// A new buffer whose contents nothing has written yet.
     ///
-    /// On the CPU and on CUDA its contents are arbitrary; the emulator reports a kernel or a host that reads them.
+    /// On the CPU and on CUDA its contents are arbitrary; the emulator reports a kernel or a host
+    /// that reads them.
     ///
     /// # Errors
     /// As [`upload`](Stream::upload).
@@ -101,6 +109,8 @@ impl Stream {
         match &*self.inner {
             Inner::Cpu(stream) => Ok(stream.take_status()),
             Inner::Cuda(stream) => stream.take_status(),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(stream) => stream.take_status(),
         }
     }
 
@@ -109,6 +119,8 @@ impl Stream {
         match &*self.inner {
             Inner::Cpu(_) => Ok(()),
             Inner::Cuda(stream) => stream.synchronize(),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(_) => Ok(()),
         }
     }
 
@@ -117,6 +129,8 @@ impl Stream {
         let inner = match &*self.inner {
             Inner::Cpu(_) => EventInner::Host(Instant::now()),
             Inner::Cuda(stream) => EventInner::Cuda(stream.record()?),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(_) => EventInner::Host(Instant::now()),
         };
         Ok(Event {
             inner,
@@ -124,7 +138,8 @@ impl Stream {
         })
     }
 
-    /// Lets the work that follows on this stream wait for an event of another stream of this device.
+    /// Lets the work that follows on this stream wait for an event of another stream of this
+    /// device.
     pub fn wait(&self, event: &Event) -> Result<()> {
         if event.device != self.device.id() {
             return Err(Error::argument(
@@ -141,11 +156,23 @@ impl Stream {
         }
     }
 
+    /// What the launches since the last call did, oldest first: findings, traffic, synchronisation
+    /// calls. Empty on other devices. A stream keeps the last 1024.
+    #[cfg(feature = "emulator")]
+    pub fn take_reports(&self) -> Vec<LaunchReport> {
+        match &*self.inner {
+            Inner::Emulated(stream) => stream.take_reports(),
+            _ => Vec::new(),
+        }
+    }
+
     /// How operations are done here; they branch on it.
     pub(crate) fn backend(&self) -> Backend {
         match &*self.inner {
             Inner::Cpu(_) => Backend::Reference,
             Inner::Cuda(_) => Backend::Kernels,
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(_) => Backend::Kernels,
         }
     }
 
@@ -161,6 +188,8 @@ impl Stream {
         match &*self.inner {
             Inner::Cpu(_) => 0,
             Inner::Cuda(stream) => stream.status_address(),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(stream) => stream.status_address(),
         }
     }
 
@@ -173,6 +202,8 @@ impl Stream {
                 "call the reference",
             )),
             Inner::Cuda(stream) => Ok(Kernel::Cuda(stream.context().kernel(module, name)?)),
+            #[cfg(feature = "emulator")]
+            Inner::Emulated(stream) => Ok(Kernel::Emulated(stream.kernel(module, name)?)),
         }
     }
 

@@ -1,8 +1,9 @@
 //! cudarc's streams and slices.
 //!
-//! This is the way in for programs that use cudarc themselves, or a framework that stands on it: the operations run on
-//! the caller's own stream and read and write the caller's own slices. cudarc keeps events with each slice, so that
-//! streams wait for each other; operations of this crate wait for them and record them as cudarc's own launches do.
+//! This is the way in for programs that use cudarc themselves, or a framework that stands on it:
+//! the operations run on the caller's own stream and read and write the caller's own slices. cudarc
+//! keeps events with each slice, so that streams wait for each other; operations of this crate wait
+//! for them and record them as cudarc's own launches do.
 //!
 //! ```no_run
 //! use evenkeel::{Stream, TensorMut, TensorRef, interop::cudarc::driver::CudaContext};
@@ -18,9 +19,9 @@
 //! ```
 //!
 //! # Capture
-//! A captured stream must meet no event that was recorded outside the capture. Buffers that were made on the captured
-//! stream itself have none. Slices of cudarc have, once a context has several streams: make them while
-//! `CudaContext::disable_event_tracking` holds.
+//! A captured stream must meet no event that was recorded outside the capture. Buffers that were
+//! made on the captured stream itself have none. Slices of cudarc have, once a context has several
+//! streams: make them while `CudaContext::disable_event_tracking` holds.
 
 use std::{mem::ManuallyDrop, sync::Arc};
 
@@ -39,8 +40,9 @@ impl Stream {
     /// Work on a stream of cudarc's, in the stream's own context.
     ///
     /// # Errors
-    /// As [`Device::cuda`]; [`Error::Argument`](crate::Error::Argument) for the per-thread default stream, which is another queue on each
-    /// thread; [`Error::Unsupported`](crate::Error::Unsupported) while the stream is captured into a graph.
+    /// As [`Device::cuda`]; [`Error::Argument`](crate::Error::Argument) for the per-thread default
+    /// stream, which is another queue on each thread;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) while the stream is captured into a graph.
     pub fn from_cudarc(stream: &Arc<CudaStream>) -> Result<Stream> {
         let context = cuda::Context::of(stream.context())?;
         Stream::cuda(Device::from_context(context), stream.clone())
@@ -79,8 +81,8 @@ impl<'a> TensorRef<'a> {
     /// A view of a slice of cudarc's. `shape` must have no more elements than `slice`.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when the shape does not fit. Operations return it when the slice is of another context
-    /// than their stream.
+    /// [`Error::Argument`](crate::Error::Argument) when the shape does not fit. Operations return
+    /// it when the slice is of another context than their stream.
     pub fn from_cudarc<T: Element, S: ReadSlice<T>>(
         slice: &'a S,
         shape: &[usize],
@@ -111,7 +113,8 @@ fn layout<T: Element>(
 ) -> Result<Layout> {
     let stream = slice.stream();
     let device = cuda::id_of(stream.context());
-    // Only the address is wanted. The guard would note a read that does not happen, in the place of one that did.
+    // Only the address is wanted. The guard would note a read that does not happen, in the place of
+    // one that did.
     let (address, guard) = slice.device_ptr(stream);
     let _: ManuallyDrop<SyncOnDrop> = ManuallyDrop::new(guard);
     Layout::new(

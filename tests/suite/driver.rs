@@ -1,8 +1,9 @@
 //! The CUDA device against a stand-in for the driver, on machines that have no GPU.
 //!
-//! The stand-in (driver.c) computes nothing; what it proves is how the driver is spoken to: contexts, the order and the
-//! lifetime of memory, captures, and what is said of a driver or a GPU that does not fit. The tests run this same
-//! program again, with the stand-in where the driver's library is looked for.
+//! The stand-in (driver.c) computes nothing; what it proves is how the driver is spoken to:
+//! contexts, the order and the lifetime of memory, captures, and what is said of a driver or a GPU
+//! that does not fit. The tests run this same program again, with the stand-in where the driver's
+//! library is looked for.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -129,7 +130,8 @@ mod inner {
 
     use super::*;
 
-    /// What `Device::cuda` says, if this is the program, run again, as `test`; `None` without kernels.
+    /// What `Device::cuda` says, if this is the program, run again, as `test`; `None` without
+    /// kernels.
     fn cuda(test: &str) -> Option<Result<Device, Error>> {
         if !std::env::var(INNER).is_ok_and(|inner| inner == test) {
             return None;
@@ -205,7 +207,8 @@ mod inner {
             .unwrap()
             .unwrap();
         graph.launch().unwrap();
-        // What was dropped in between is freed now; the stand-in would complain at the end otherwise.
+        // What was dropped in between is freed now; the stand-in would complain at the end
+        // otherwise.
         stream.synchronize().unwrap();
         assert_eq!(kept.read::<i32>().unwrap(), [1, 2]);
     }

@@ -1,8 +1,8 @@
 //! The one test binary: every test program embeds the kernels, so there is one.
 //!
-//! Tests that concern a device are functions of a [`Device`], named in [`on_every_device!`], which makes one test of
-//! them for each device. EVENKEEL_TEST_DEVICE (`cpu`, `emulated`, `cuda`) leaves only that device's tests, and makes
-//! it an error that the device is not there.
+//! Tests that concern a device are functions of a [`Device`], named in [`on_every_device!`], which
+//! makes one test of them for each device. EVENKEEL_TEST_DEVICE (`cpu`, `emulated`, `cuda`) leaves
+//! only that device's tests, and makes it an error that the device is not there.
 
 mod device;
 mod driver;

@@ -38,7 +38,8 @@ pub fn run(kind: DeviceKind, test: impl FnOnce(&Device)) {
     }
 }
 
-/// A device of this kind; `None`, with the reason on the terminal, where it is not to be tested here.
+/// A device of this kind; `None`, with the reason on the terminal, where it is not to be tested
+/// here.
 pub fn device(kind: DeviceKind) -> Option<Device> {
     let wanted = std::env::var("EVENKEEL_TEST_DEVICE").ok();
     if let Some(wanted) = &wanted
@@ -63,8 +64,8 @@ pub fn device(kind: DeviceKind) -> Option<Device> {
     }
 }
 
-/// Says once for each device that its tests do nothing. The handle is written to because the test harness keeps back
-/// what passing tests print.
+/// Says once for each device that its tests do nothing. The handle is written to because the test
+/// harness keeps back what passing tests print.
 fn skip(kind: DeviceKind, reason: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,8 +13,9 @@ const LIBRARIES: &[&str] = if cfg!(windows) {
     &["libcuda.so", "libcuda.so.1"]
 };
 
-/// The newest of the functions that this crate calls, directly or through cudarc. cudarc looks a function up when it
-/// is first called and panics if it is not there; a driver that has these has the older ones.
+/// The newest of the functions that this crate calls, directly or through cudarc. cudarc looks a
+/// function up when it is first called and panics if it is not there; a driver that has these has
+/// the older ones.
 const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuGetErrorName",
@@ -25,8 +26,8 @@ const FUNCTIONS: &[&str] = &[
     "cuEventElapsedTime_v2",
 ];
 
-/// The first driver branch of a CUDA major version, for messages. (NVIDIA, CUDA toolkit release notes, table of minimum
-/// driver versions under minor-version compatibility.)
+/// The first driver branch of a CUDA major version, for messages. (NVIDIA, CUDA toolkit release
+/// notes, table of minimum driver versions under minor-version compatibility.)
 fn driver_branch(cuda_major: u32) -> &'static str {
     match cuda_major {
         ..=11 => "450",
@@ -36,7 +37,8 @@ fn driver_branch(cuda_major: u32) -> &'static str {
     }
 }
 
-/// That a driver is installed, initialises, and is new enough for the kernels; found out once per process.
+/// That a driver is installed, initialises, and is new enough for the kernels; found out once per
+/// process.
 pub(super) fn require() -> Result<()> {
     static ANSWER: OnceLock<Result<()>> = OnceLock::new();
     ANSWER.get_or_init(probe).clone()
@@ -61,7 +63,8 @@ fn probe() -> Result<()> {
         });
     };
     let version = version(&library)?;
-    // A build without kernels can still say which driver is here; that nothing was built is found out next.
+    // A build without kernels can still say which driver is here; that nothing was built is found
+    // out next.
     let (major, minor) = modules::CUDA_RELEASE;
     if version / 1000 < major {
         return Err(Error::unsupported(
@@ -101,7 +104,8 @@ fn probe() -> Result<()> {
 /// The CUDA version that the driver speaks, as 1000 * major + 10 * minor.
 fn version(library: &libloading::Library) -> Result<u32> {
     type DriverGetVersion = unsafe extern "C" fn(*mut c_int) -> c_int;
-    // SAFETY: this is the function's C signature; it may be called before cuInit and writes one int.
+    // SAFETY: this is the function's C signature; it may be called before cuInit and writes one
+    // int.
     let (code, version) = unsafe {
         let function = library
             .get::<DriverGetVersion>(b"cuDriverGetVersion")

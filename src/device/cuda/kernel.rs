@@ -33,13 +33,15 @@ pub(crate) struct CudaKernel {
     name: String,
 }
 
-// SAFETY: a function's handle belongs to the context, not to a thread; every call binds the context first.
+// SAFETY: a function's handle belongs to the context, not to a thread; every call binds the context
+// first.
 unsafe impl Send for CudaKernel {}
 // SAFETY: as above; the handle is never changed.
 unsafe impl Sync for CudaKernel {}
 
 impl Context {
-    /// A kernel of a module, both loaded at their first use: loading inside a stream capture may fail.
+    /// A kernel of a module, both loaded at their first use: loading inside a stream capture may
+    /// fail.
     pub(crate) fn kernel(self: &Arc<Self>, module: &'static str, name: &str) -> Result<CudaKernel> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         check("cuCtxSetCurrent", self.cudarc.bind_to_thread())?;
@@ -77,7 +79,8 @@ impl Context {
                 ),
             });
         };
-        // SAFETY: the image is a fatbin from nvcc, aligned to 16 bytes, and lives as long as the program.
+        // SAFETY: the image is a fatbin from nvcc, aligned to 16 bytes, and lives as long as the
+        // program.
         let module = unsafe { result::module::load_data(fatbin.as_ptr().cast()) };
         if let Err(error) = module
             && error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
@@ -194,7 +197,8 @@ impl CudaKernel {
     /// Queues the kernel. The context must be bound.
     ///
     /// # Safety
-    /// `params` must be the kernel's parameter, and the memory that it points to must be what the kernel takes it for.
+    /// `params` must be the kernel's parameter, and the memory that it points to must be what the
+    /// kernel takes it for.
     pub(super) unsafe fn launch<P: Pod>(
         &self,
         stream: &CudaWork,
@@ -203,8 +207,8 @@ impl CudaKernel {
     ) -> Result<()> {
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
         with_config(config, stream.handle(), |raw| {
-            // SAFETY: the driver copies the parameter before it returns and does not write to it; the rest is the
-            // caller's promise.
+            // SAFETY: the driver copies the parameter before it returns and does not write to it;
+            // the rest is the caller's promise.
             let result = unsafe {
                 sys::cuLaunchKernelEx(
                     raw,

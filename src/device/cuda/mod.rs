@@ -25,9 +25,9 @@ const OLDEST: (u32, u32) = (8, 0);
 
 /// A CUDA context with what is known of its GPU and the modules loaded into it.
 ///
-/// There is one for each context of the driver, however many [`super::Device`]s and streams use it, so that a module
-/// is loaded once. It is kept until the program ends: a captured graph replays kernels of its modules long after the
-/// last stream of this crate is gone.
+/// There is one for each context of the driver, however many [`super::Device`]s and streams use it,
+/// so that a module is loaded once. It is kept until the program ends: a captured graph replays
+/// kernels of its modules long after the last stream of this crate is gone.
 pub(crate) struct Context {
     /// Keeps the driver's context alive, and binds it to threads.
     cudarc: Arc<CudaContext>,
@@ -99,8 +99,8 @@ impl Context {
             shared_bytes: attribute(
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?,
-            // 8 is portable; 16 by permission, which every kernel is given when it is loaded. (CUDA programming
-            // guide, thread block clusters.)
+            // 8 is portable; 16 by permission, which every kernel is given when it is loaded. (CUDA
+            // programming guide, thread block clusters.)
             cluster: if capability.0 >= 9 { 16 } else { 1 },
         };
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
@@ -141,7 +141,8 @@ impl fmt::Debug for Context {
     }
 }
 
-/// What tells a context from others, by the driver's handle: two objects of cudarc may stand for one context.
+/// What tells a context from others, by the driver's handle: two objects of cudarc may stand for
+/// one context.
 pub(crate) fn id_of(context: &CudaContext) -> DeviceId {
     DeviceId {
         kind: DeviceKind::Cuda,

@@ -21,9 +21,11 @@ pub(crate) struct CudaWork {
     stream: Arc<CudaStream>,
     /// Four bytes on the device.
     status: sys::CUdeviceptr,
-    /// Memory that was given up while the stream was captured: freeing it then would become part of the graph.
+    /// Memory that was given up while the stream was captured: freeing it then would become part of
+    /// the graph.
     given_up: Mutex<Vec<sys::CUdeviceptr>>,
-    /// Held while work is queued, so that no launch falls between reading and clearing the status word.
+    /// Held while work is queued, so that no launch falls between reading and clearing the status
+    /// word.
     queueing: Mutex<()>,
 }
 
@@ -87,8 +89,8 @@ impl CudaWork {
         Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
     }
 
-    /// A copy to or from the host would be replayed with a pointer that is long dead, and memory allocated in a graph
-    /// belongs to the graph: both are refused while the stream is captured.
+    /// A copy to or from the host would be replayed with a pointer that is long dead, and memory
+    /// allocated in a graph belongs to the graph: both are refused while the stream is captured.
     fn refuse_capture(&self, op: &'static str, remedy: &str) -> Result<()> {
         if self.is_capturing()? {
             return Err(Error::unsupported(
@@ -104,7 +106,8 @@ impl CudaWork {
         self.bind()?;
         self.free_given_up();
         if self.stream.context().has_async_alloc() {
-            // SAFETY: the stream is alive and its context is bound; the memory's contents are taken for arbitrary.
+            // SAFETY: the stream is alive and its context is bound; the memory's contents are taken
+            // for arbitrary.
             let address = unsafe { result::malloc_async(self.handle(), bytes) };
             check_allocation("cuMemAllocAsync", bytes, address)
         } else {
@@ -127,7 +130,8 @@ impl CudaWork {
         let capturing = self.bind().and_then(|()| self.is_capturing());
         match capturing {
             Ok(false) => self.free_now(address),
-            // Unknown counts as captured: a leak until the stream is next used outside, never a broken graph.
+            // Unknown counts as captured: a leak until the stream is next used outside, never a
+            // broken graph.
             Ok(true) | Err(_) => self.given_up().push(address),
         }
     }
@@ -136,8 +140,8 @@ impl CudaWork {
     fn free_now(&self, address: sys::CUdeviceptr) {
         let context = self.stream.context();
         if context.has_async_alloc() {
-            // SAFETY: allocated by `allocate` and given up by its owner; every use of it was ordered with this
-            // stream when it was queued.
+            // SAFETY: allocated by `allocate` and given up by its owner; every use of it was
+            // ordered with this stream when it was queued.
             context.record_err(unsafe { result::free_async(address, self.handle()) });
         } else {
             context.record_err(self.stream.synchronize());
@@ -175,7 +179,8 @@ impl CudaWork {
         let mut bits = [0_u32];
         {
             let _queue = self.queue();
-            // SAFETY: the status word is alive; the host's copy lives until the synchronisation below.
+            // SAFETY: the status word is alive; the host's copy lives until the synchronisation
+            // below.
             check("cuMemcpyDtoHAsync", unsafe {
                 result::memcpy_dtoh_async(&mut bits, self.status, self.handle())
             })?;
@@ -229,7 +234,8 @@ impl CudaWork {
         drop(guards);
         for home in &homes {
             if let Err(error) = check("cuStreamWaitEvent", home.join(&self.stream)) {
-                // The buffer's own stream cannot be told: the work must be over before the buffer may be freed.
+                // The buffer's own stream cannot be told: the work must be over before the buffer
+                // may be freed.
                 check("cuStreamSynchronize", self.stream.synchronize())?;
                 return Err(error);
             }
@@ -270,7 +276,8 @@ impl CudaWork {
         Ok(homes)
     }
 
-    /// What cudarc wants held while slices of its are used: waits for earlier uses now, and records this one later.
+    /// What cudarc wants held while slices of its are used: waits for earlier uses now, and records
+    /// this one later.
     fn guards<'v>(
         &'v self,
         reads: &'v [TensorRef<'_>],
@@ -296,7 +303,8 @@ impl Drop for CudaWork {
         if self.status != 0 {
             self.free(self.status);
         }
-        // A stream that is still captured keeps its memory: nothing can be freed in its order any more.
+        // A stream that is still captured keeps its memory: nothing can be freed in its order any
+        // more.
         if matches!(self.is_capturing(), Ok(false)) {
             self.free_given_up();
         }
@@ -329,7 +337,8 @@ impl CudaMemory {
         stream.refuse_capture("Buffer::read", "end the capture first")?;
         stream.bind()?;
         let length = data.len().min(self.bytes);
-        // SAFETY: the memory is alive and has that many bytes; `data` is borrowed until the synchronisation below.
+        // SAFETY: the memory is alive and has that many bytes; `data` is borrowed until the
+        // synchronisation below.
         check("cuMemcpyDtoHAsync", unsafe {
             result::memcpy_dtoh_async(&mut data[..length], self.address, stream.handle())
         })?;
@@ -342,8 +351,9 @@ impl CudaMemory {
         stream.refuse_capture("Buffer::write", "write before the capture begins")?;
         stream.bind()?;
         let length = data.len().min(self.bytes);
-        // SAFETY: the memory is alive and has that many bytes. Pageable memory is staged before the call returns
-        // (CUDA driver API, "API synchronization behavior"); for pinned memory the copy is waited for below.
+        // SAFETY: the memory is alive and has that many bytes. Pageable memory is staged before the
+        // call returns (CUDA driver API, "API synchronization behavior"); for pinned memory the
+        // copy is waited for below.
         check("cuMemcpyHtoDAsync", unsafe {
             result::memcpy_htod_async(self.address, &data[..length], stream.handle())
         })?;
@@ -374,7 +384,8 @@ fn cuda(work: &Arc<Inner>) -> Result<&CudaWork> {
     }
 }
 
-/// Whether the driver knows this host memory, so that it may copy from it after a call has returned.
+/// Whether the driver knows this host memory, so that it may copy from it after a call has
+/// returned.
 fn is_pinned(data: &[u8]) -> bool {
     let mut kind = 0_u32;
     // SAFETY: the attribute is an unsigned int; any address may be asked about.
