@@ -145,8 +145,8 @@ impl Stream {
             return Err(Error::argument(
                 "launch",
                 "kernel",
-                format!("prepared for {}", self.id()),
-                format!("prepared for {}", kernel.device()),
+                format!("prepared for {:?}", self.id()),
+                format!("{} prepared for {:?}", kernel.name(), kernel.device()),
             ));
         }
         config.check(kernel.limits())?;
@@ -330,7 +330,7 @@ mod tests {
             TensorMut::from_raw(device, crate::DType::F32, address, shape, stride).unwrap()
         };
         let check = |read: &TensorMut<'_>, write: &TensorMut<'_>| {
-            stream.check_views("test", &[("x", read.as_ref())], &[("y", write)])
+            stream.check_views("test", &[("x", read.as_ref())], &[("y", write.as_ref())])
         };
         let upper = view(0, &[2, 6], None);
         let lower = view(12, &[2, 6], None);
@@ -355,7 +355,11 @@ mod tests {
         assert!(check(&left, &view(3, &[2, 3], Some(12))).is_err());
         // Nothing overlaps nothing.
         check(&upper, &view(0, &[0, 6], None)).unwrap();
-        let written_twice = stream.check_views("test", &[], &[("y", &upper), ("z", &middle)]);
+        let written_twice = stream.check_views(
+            "test",
+            &[],
+            &[("y", upper.as_ref()), ("z", middle.as_ref())],
+        );
         assert!(written_twice.unwrap_err().to_string().contains("`z`"));
     }
 

@@ -130,7 +130,7 @@ impl Context {
             });
         }
         let function = check("cuModuleGetFunction", function)?;
-        // SAFETY (all below): the function is of a loaded module and its context is bound.
+        // SAFETY: the function is of a loaded module and its context is bound.
         let fixed = check("cuFuncGetAttribute", unsafe {
             result::function::get_function_attribute(
                 function,
