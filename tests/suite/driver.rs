@@ -4,7 +4,6 @@
 //! contexts, the order and the lifetime of memory, captures, and what is said of a driver or a GPU
 //! that does not fit. The tests run this same program again, with the stand-in where the driver's
 //! library is looked for.
-#![cfg(target_os = "linux")]
 
 use std::{
     path::{Path, PathBuf},
@@ -127,6 +126,7 @@ mod inner {
         CudaContext,
         sys::{CUgraphInstantiate_flags, CUstreamCaptureMode_enum},
     };
+    use evenkeel::loss::{LossInputs, LossOutputs, Objective, SoftmaxLoss};
 
     use super::*;
 
@@ -257,5 +257,55 @@ mod inner {
         // SAFETY: refused before the handle is used.
         let on_cpu = unsafe { Stream::from_raw(&Device::cpu(), std::ptr::null_mut()) };
         expect_error(on_cpu, &["`device`", "a CUDA device", "cpu"]);
+    }
+
+    #[test]
+    fn operations_are_queued() {
+        let Some(device) = cuda("operations_are_queued") else {
+            return;
+        };
+        let device = device.unwrap();
+        // The stand-in computes nothing; it sees that nothing in a capture allocates or waits.
+        crate::capture::call_and_replays(&device);
+
+        let stream = device.stream().unwrap();
+        let raw = stream.cudarc().unwrap().clone();
+        let op = SoftmaxLoss::new(Objective::Nll).prepare(&stream).unwrap();
+        let targets = stream.upload(&[2], &[1_i64, 2]).unwrap();
+        let host = [0.5_f32; 8];
+
+        // Buffers of another stream, given up at once.
+        let other = device.stream().unwrap();
+        let mut logits = other.upload(&[2, 4], &host).unwrap();
+        let loss = op
+            .forward_backward_in_place(logits.view_mut(), targets.view())
+            .unwrap();
+        drop((logits, other));
+        loss.read().unwrap();
+
+        // A slice of cudarc's, whose events its context manages.
+        let mut slice = raw.clone_htod(&host).unwrap();
+        let view = TensorMut::from_cudarc(&mut slice, &[2, 4]).unwrap();
+        op.forward_backward_in_place(view, targets.view()).unwrap();
+        assert_eq!(raw.clone_dtoh(&slice).unwrap(), host);
+
+        // Host memory is not the device's.
+        let elsewhere = TensorRef::from_slice(&[2, 4], &host).unwrap();
+        let words = ["`logits`", "cuda:0", "cpu"];
+        expect_error(op.forward(elsewhere, targets.view()), &words);
+
+        // A buffer of another stream cannot take part in a capture.
+        let other = device.stream().unwrap();
+        let mut logits = other.upload(&[2, 4], &host).unwrap();
+        let mut workspace = stream.zeros(DType::U8, &[op.workspace_bytes(2)]).unwrap();
+        let capture = CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        raw.begin_capture(capture).unwrap();
+        let result = op.forward_backward_in_place_into(
+            logits.view_mut(),
+            &LossInputs::new(targets.view()),
+            &mut LossOutputs::new(workspace.view_mut()),
+        );
+        raw.end_capture(CUgraphInstantiate_flags(0)).unwrap();
+        expect_error(result, &["captured stream", "buffer of another stream"]);
     }
 }

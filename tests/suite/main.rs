@@ -4,7 +4,10 @@
 //! makes one test of them for each device. EVENKEEL_TEST_DEVICE (`cpu`, `emulated`, `cuda`) leaves
 //! only that device's tests, and makes it an error that the device is not there.
 
+#[cfg(feature = "loss")]
+mod capture;
 mod device;
+#[cfg(all(feature = "loss", target_os = "linux"))]
 mod driver;
 mod golden;
 mod support;
