@@ -6,7 +6,11 @@ use std::process::Command;
 /// The C++ compiler that the cc crate would take: CXX and its target-specific forms, or the
 /// platform's usual one.
 pub fn cxx() -> Result<cc::Tool, String> {
-    let tool = cc::Build::new().cpp(true).try_get_compiler();
+    let tool = cc::Build::new()
+        .cpp(true)
+        .no_default_flags(true)
+        .warnings(false)
+        .try_get_compiler();
     tool.map_err(|error| format!("no C++ compiler: {error}"))
 }
 

@@ -24,9 +24,11 @@ pub fn compile(cache: &Cache, files: &[KernelFile]) -> Result<(), String> {
             .add(compiler.path().to_string_lossy().as_bytes())
             .add(&banner)
             .add(&flags);
+        for flag in compiler.args() {
+            ingredients.add(flag.to_string_lossy().as_bytes());
+        }
         for (path, contents) in &sources::include_closure(&file.path, &directories)? {
-            // The emulator's headers lie wherever cargo unpacked them; their contents are what
-            // counts.
+            // Wherever cargo unpacked the emulator's headers, only their contents count.
             let name = path.strip_prefix(&include).unwrap_or(path);
             ingredients
                 .add(name.to_string_lossy().as_bytes())

@@ -64,6 +64,13 @@ pub fn kernel_files(
         let targets =
             file_targets(&text).map_err(|error| format!("{}: {error}", relative.display()))?;
         let module = format!("{family}_{}", file.trim_end_matches(".cu"));
+        // The exported table's name would otherwise be missed by the linker, far from here.
+        if !text.contains(&format!("EVENKEEL_EXPORT({module},")) {
+            let path = relative.display();
+            return Err(format!(
+                "{path}: must end with EVENKEEL_EXPORT({module}, ITS_TABLE)"
+            ));
+        }
         found.push(KernelFile {
             path: relative,
             module,

@@ -112,9 +112,12 @@ fn repository(name: &str) -> PathBuf {
     let files = [
         (
             "kernels/loss/softmax.cu",
-            "#include \"common/a.cuh\"\n#include <cstdint>\n// targets: 90a\n",
+            "#include \"common/a.cuh\"\n#include <cstdint>\n// targets: 90a\nEVENKEEL_EXPORT(loss_softmax, K)\n",
         ),
-        ("kernels/norm/rms.cu", "#  include \"rms.cuh\" // beside\n"),
+        (
+            "kernels/norm/rms.cu",
+            "#  include \"rms.cuh\" // beside\nEVENKEEL_EXPORT(norm_rms, K)\n",
+        ),
         (
             "kernels/norm/rms.cuh",
             "#include \"common/a.cuh\"\n#if 0\n#include \"absent.cuh\"\n#endif\n",
@@ -146,6 +149,15 @@ fn kernel_files_and_what_they_include() {
         .map(|path| path.strip_prefix(&kernels).unwrap().to_str().unwrap())
         .collect();
     assert_eq!(names, ["common/a.cuh", "norm/rms.cu", "norm/rms.cuh"]);
+
+    fs::write(
+        kernels.join("norm/layer.cu"),
+        "EVENKEEL_EXPORT(norm_rms, K)\n",
+    )
+    .unwrap();
+    let unnamed = sources::kernel_files(&root, |_| true).unwrap_err();
+    assert!(unnamed.contains("EVENKEEL_EXPORT(norm_layer,"), "{unnamed}");
+    fs::remove_file(kernels.join("norm/layer.cu")).unwrap();
 
     fs::create_dir_all(kernels.join("other")).unwrap();
     fs::write(kernels.join("other/x.cu"), "").unwrap();
