@@ -30,6 +30,8 @@ mod tests;
 
 pub use objective::{ObjectiveValue, Probability, objective};
 
+use std::borrow::Cow;
+
 use super::sum::Sum;
 use crate::Status;
 use crate::loss::{Criterion, LossOptions, Threshold};
@@ -133,32 +135,46 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Whether the class mask removes class `j`.
-    fn masked_by_bit(&self, j: usize) -> bool {
-        self.class_mask
-            .is_some_and(|words| words[j / 32] >> (j % 32) & 1 == 1)
+    /// The target, which is a class of the row if it is valid.
+    fn checked_target(&self) -> Target {
+        match self.target {
+            Target::Valid(target) if target >= self.logits.len() => Target::OutOfRange,
+            target => target,
+        }
     }
 
-    /// The transformed logit of class `j`: -inf when it is masked. What is infinite stays so under
-    /// a softcap, so that -inf masks its class there too.
-    fn transformed(&self, j: usize, options: &RowOptions) -> f64 {
-        if self.masked_by_bit(j) {
-            return f64::NEG_INFINITY;
-        }
-        let x = self.logits[j];
-        let capped = match options.softcap {
+    /// Whether the class mask removes class `j`; words that are missing remove nothing.
+    fn masked_by_bit(&self, j: usize) -> bool {
+        self.class_mask
+            .and_then(|words| words.get(j / 32))
+            .is_some_and(|word| word >> (j % 32) & 1 == 1)
+    }
+
+    /// The transformed logits, -inf where the class is masked. What is infinite stays so under a
+    /// softcap, so that -inf masks its class there too.
+    fn transformed(&self, options: &RowOptions) -> Cow<'a, [f64]> {
+        let cap = |x: f64| match options.softcap {
             Some(c) if x.is_finite() => c * (x / c).tanh(),
             _ => x,
         };
-        capped / options.temperature
+        if self.class_mask.is_none() && options.softcap.is_none() && options.temperature == 1.0 {
+            return Cow::Borrowed(self.logits);
+        }
+        let transformed = self.logits.iter().enumerate().map(|(j, &x)| {
+            if self.masked_by_bit(j) {
+                f64::NEG_INFINITY
+            } else {
+                cap(x) / options.temperature
+            }
+        });
+        Cow::Owned(transformed.collect())
     }
+}
 
-    /// The classes that take part, with their transformed logits.
-    fn live(&self, options: &RowOptions) -> impl Iterator<Item = (usize, f64)> {
-        (0..self.logits.len())
-            .map(|j| (j, self.transformed(j, options)))
-            .filter(|&(_, z)| z != f64::NEG_INFINITY)
-    }
+/// The classes that take part, with their transformed logits.
+fn live(z: &[f64]) -> impl Iterator<Item = (usize, f64)> {
+    let classes = z.iter().copied().enumerate();
+    classes.filter(|&(_, z)| z != f64::NEG_INFINITY)
 }
 
 /// What a forward saves of a row for its backward.
@@ -310,18 +326,19 @@ impl RowResult {
 /// statistics NaN, counts as kept so that the loss of the batch shows it, and is never correct.
 #[must_use]
 pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
-    let Target::Valid(target) = row.target else {
+    let Target::Valid(target) = row.checked_target() else {
         return RowResult {
-            status: row.target.status(),
+            status: row.checked_target().status(),
             ..RowResult::default()
         };
     };
 
+    let z = row.transformed(options);
     let mut unmasked_count = 0usize;
     let mut max = f64::NEG_INFINITY;
     let mut argmax = 0;
     let mut finite = true;
-    for (j, z) in row.live(options) {
+    for (j, z) in live(&z) {
         unmasked_count += 1;
         finite &= z.is_finite();
         if z > max {
@@ -351,7 +368,7 @@ pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
     let mut weighted_gap = Sum::default();
     let mut gap = Sum::default();
     let mut raw_squares = Sum::default();
-    for (j, z) in row.live(options) {
+    for (j, z) in live(&z) {
         let e = (z - max).exp();
         if j != argmax {
             beside_argmax.add(e);
@@ -367,7 +384,7 @@ pub fn forward(row: &Row, options: &RowOptions) -> RowResult {
     }
     let log_sum = beside_argmax.value().ln_1p();
     let sum = 1.0 + beside_argmax.value();
-    let target_z = row.transformed(target, options);
+    let target_z = z[target];
     let lp = (target_z - max) - log_sum;
     let one_minus_p = beside_target.value() / sum;
 
@@ -513,9 +530,9 @@ pub fn gradient(
     upstream: &RowUpstream,
     gradient: &mut [f64],
 ) -> Status {
-    let Target::Valid(target) = row.target else {
+    let Target::Valid(target) = row.checked_target() else {
         gradient.fill(0.0);
-        return row.target.status();
+        return row.checked_target().status();
     };
     let coefficients = Coefficients::new(state, row.weight, options, upstream);
     let a = coefficients.a();
@@ -527,8 +544,8 @@ pub fn gradient(
         e,
     } = coefficients;
     let non_finite = state.max.is_nan();
-    for (j, dx) in gradient.iter_mut().enumerate() {
-        let z = row.transformed(j, options);
+    let transformed = row.transformed(options);
+    for (j, (dx, &z)) in gradient.iter_mut().zip(transformed.iter()).enumerate() {
         *dx = if row.masked_by_bit(j) {
             0.0
         } else if non_finite {

@@ -1,6 +1,6 @@
 //! Sums whose error does not grow with their length.
 
-/// A running sum in f64 with Neumaier's compensation: for terms of one sign the result is within
+/// A running sum in f64 with compensation (Kahan, Babuska and Neumaier): for terms of one sign the result is within
 /// two units in the last place of the exact sum, whatever their number (below 2^50).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sum {
@@ -10,12 +10,10 @@ pub(crate) struct Sum {
 
 impl Sum {
     pub(crate) fn add(&mut self, term: f64) {
+        // Knuth's exact sum: no comparison, so that several sums run side by side.
         let total = self.sum + term;
-        self.lost += if self.sum.abs() >= term.abs() {
-            (self.sum - total) + term
-        } else {
-            (term - total) + self.sum
-        };
+        let added = total - self.sum;
+        self.lost += (self.sum - (total - added)) + (term - added);
         self.sum = total;
     }
 

@@ -127,8 +127,13 @@ fn weighted_gradient_is_held_in_the_range_of_f32() {
         weight: -4.0,
         ..row(&[0.0, 100.0], 0)
     };
-    let (_, dx) = loss_and_gradient(&row, &plain(Objective::Power(-2.0)));
+    let (result, dx) = loss_and_gradient(&row, &plain(Objective::Power(-2.0)));
+    assert_eq!(result.objective.map(|o| o.g), Some(F32_MAX));
     assert_eq!(dx, [F32_MAX, -F32_MAX]);
+    // g is held before it is weighted.
+    let half = Row { weight: 0.5, ..row };
+    let (_, dx) = loss_and_gradient(&half, &plain(Objective::Power(-2.0)));
+    assert_eq!(dx, [-0.5 * F32_MAX, 0.5 * F32_MAX]);
 }
 
 #[test]
@@ -178,6 +183,7 @@ fn targets_that_are_no_class() {
     for (target, status) in [
         (Target::Ignored, Status::empty()),
         (Target::OutOfRange, Status::TARGET_OUT_OF_RANGE),
+        (Target::Valid(3), Status::TARGET_OUT_OF_RANGE),
     ] {
         let row = Row::new(&logits, target);
         let (result, dx) = loss_and_gradient(&row, &with_all_terms(Objective::Nll));
