@@ -206,6 +206,30 @@ impl Default for LossOptions {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn serde_goes_through_the_text_forms() {
+        use serde::Deserialize;
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, MapDeserializer, StrDeserializer};
+
+        let text: StrDeserializer<Error> = "threshold:below:0.5:focal:2".into_deserializer();
+        assert_eq!(
+            Criterion::deserialize(text),
+            Ok(Objective::Focal(2.0).below(0.5))
+        );
+        let text: StrDeserializer<Error> = "focal:-2".into_deserializer();
+        assert!(Criterion::deserialize(text).is_err());
+
+        let entries = [("criterion", "dft"), ("reduction", "mean:kept")];
+        let map = MapDeserializer::<_, Error>::new(entries.into_iter());
+        let mut expected = LossOptions::new(Objective::Dft);
+        expected.reduction = Reduction::Mean(Denominator::Kept);
+        assert_eq!(LossOptions::deserialize(map), Ok(expected));
+        let map = MapDeserializer::<_, Error>::new([("alpha", "1")].into_iter());
+        assert!(LossOptions::deserialize(map).is_err());
+    }
+
     #[test]
     fn reductions_round_trip() {
         for reduction in Reduction::ALL {
