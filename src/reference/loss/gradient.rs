@@ -84,9 +84,9 @@ fn in_f32_range(value: f64) -> f64 {
 
 /// The gradient of one row's raw logits, written to `gradient[..vocab]`.
 ///
-/// `state` is the one that [`forward`] gave for the same row. A row that takes no part gets
+/// `state` is the one that [`forward`](super::forward) gave for the same row. A row that takes no part gets
 /// zeros; a row that is not finite gets NaN, with zeros where the class mask has its bits. Returns
-/// what is wrong with the row, as [`RowResult::status`].
+/// what is wrong with the row, as [`RowResult::status`](super::RowResult::status).
 pub fn gradient(
     row: &Row,
     options: &RowOptions,
