@@ -137,6 +137,9 @@ impl Device {
     }
 
     /// An emulated H100; see [`emulated_with`](Device::emulated_with).
+    ///
+    /// # Errors
+    /// As there.
     #[cfg(feature = "emulator")]
     pub fn emulated() -> Result<Device> {
         Device::emulated_with(EmulatorOptions::default())
@@ -208,6 +211,9 @@ impl Device {
     }
 
     /// A new stream of work on this device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and [`Error::Cuda`].
     pub fn stream(&self) -> Result<Stream> {
         match &self.inner {
             Inner::Cpu => Ok(Stream {

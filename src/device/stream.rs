@@ -115,6 +115,9 @@ impl Stream {
     }
 
     /// Waits until all work on the stream is done.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] for what went wrong on the device, now or earlier.
     pub fn synchronize(&self) -> Result<()> {
         match &*self.inner {
             Inner::Cpu(_) => Ok(()),
@@ -125,6 +128,9 @@ impl Stream {
     }
 
     /// Marks the present end of the stream.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] for what went wrong on the device, now or earlier.
     pub fn record(&self) -> Result<Event> {
         let inner = match &*self.inner {
             Inner::Cpu(_) => EventInner::Host(Instant::now()),
@@ -140,6 +146,9 @@ impl Stream {
 
     /// Lets the work that follows on this stream wait for an event of another stream of this
     /// device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an event of another device; [`Error::Cuda`].
     pub fn wait(&self, event: &Event) -> Result<()> {
         if event.device != self.device.id() {
             return Err(Error::argument(
@@ -265,6 +274,9 @@ enum EventInner {
 
 impl Event {
     /// Microseconds from `since` to this event, after waiting for both.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the events are of different kinds of device; [`Error::Cuda`].
     pub fn elapsed_us(&self, since: &Event) -> Result<f64> {
         match (&self.inner, &since.inner) {
             (EventInner::Host(end), EventInner::Host(start)) => {
