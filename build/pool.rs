@@ -1,6 +1,7 @@
 //! Runs compilers side by side, within what cargo's jobserver grants.
 
 use std::env;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -42,7 +43,8 @@ pub fn run<T: Send, J: FnOnce() -> T + Send>(jobs: Vec<J>) -> Vec<T> {
                 running += 1;
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let result = job();
+                    // A panic is passed on below; without its message the loop would wait for ever.
+                    let result = panic::catch_unwind(AssertUnwindSafe(job));
                     // The receiver outlives every job: it is dropped after the loop has counted
                     // them all.
                     let _ = sender.send((index, result, token));
@@ -52,7 +54,10 @@ pub fn run<T: Send, J: FnOnce() -> T + Send>(jobs: Vec<J>) -> Vec<T> {
             if let Ok((index, result, token)) = receiver.recv_timeout(POLL) {
                 running -= 1;
                 own_token_free |= matches!(token, Token::Own);
-                results[index] = Some(result);
+                match result {
+                    Ok(result) => results[index] = Some(result),
+                    Err(panic) => panic::resume_unwind(panic),
+                }
             }
         }
     });
