@@ -9,5 +9,7 @@ mod capture;
 mod device;
 #[cfg(all(feature = "loss", target_os = "linux"))]
 mod driver;
+#[cfg(all(feature = "emulator", feature = "loss"))]
+mod emulated;
 mod golden;
 mod support;
