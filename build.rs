@@ -90,6 +90,12 @@ fn run() -> Result<(), String> {
             // watched: it differs between shells and editors, and each change would compile the
             // crate again.
             context::variable("PATH");
+            if !documentation {
+                println!(
+                    "cargo:warning=no CUDA kernels: {}",
+                    reason.replace('\n', " ")
+                );
+            }
             Err(reason.clone())
         }
     };
