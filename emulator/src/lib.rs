@@ -1,1 +1,29 @@
 //! The CUDA programming model on the CPU.
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
+mod architecture;
+mod clock;
+mod emulator;
+mod exec;
+mod grid;
+mod heap;
+mod kernel;
+mod launch;
+mod report;
+mod rng;
+mod shadow;
+mod symbol;
+mod traffic;
+
+pub use architecture::Architecture;
+pub use emulator::Emulator;
+pub use heap::{Memory, MemoryError};
+pub use kernel::{CudaEmulatorKernel, Kernel, KernelTable};
+pub use launch::Launch;
+pub use report::{Finding, FindingKind, Location, Report, SyncOperation, SyncSite, Traffic};

@@ -1,0 +1,774 @@
+//! Asynchronous copies: issued now, carried out at a random later point up to the wait.
+//!
+//! A copy is an author of its own (an agent) in the clocks. Its accesses are recorded when it is
+//! issued, so whoever touches the bytes without having waited is in a race with it, whenever the
+//! copy is carried out. Waiting makes the agent's clock known.
+
+use super::access::Place;
+use super::codes::{CopyOp, GroupOp};
+use super::race::Author;
+use super::{Cluster, Flow};
+use crate::clock::{CLOCK_LIMIT, Class, TID_LIMIT, clock_of, cluster_of, tid_of, with_entries};
+use crate::heap::{first_unmarked, mark, unmark};
+use crate::report::{FindingKind, SyncOperation};
+use crate::shadow;
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU16;
+
+/// A copy as the kernel asks for it.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) op: CopyOp,
+    pub(super) destination: usize,
+    pub(super) source: usize,
+    pub(super) bytes: usize,
+    pub(super) bar: usize,
+    /// Source bytes (cp.async) or mask of blocks (multicast).
+    pub(super) argument: u32,
+}
+
+/// An author of asynchronous accesses.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) issuer: u32,
+    clock: u32,
+}
+
+/// The place in clocks at which an agent's work is complete.
+type Completion = (u32, u32);
+
+/// Work that is still to be carried out.
+#[derive(Debug)]
+pub(super) struct Operation {
+    work: Work,
+    issuer: u32,
+    pc: usize,
+    /// The group it belongs to: kind and number.
+    group: Option<(bool, u64)>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Copy {
+        destination: usize,
+        source: usize,
+        bytes: usize,
+        source_bytes: usize,
+        /// The mbarrier that receives the bytes, with the agent that completes.
+        bar: Option<(usize, Completion)>,
+        /// The source, once it has been read, with the bits of its initialised bytes.
+        data: Option<(Vec<u8>, Vec<bool>)>,
+    },
+    /// Arrives at an mbarrier once the issuer's earlier cp.async are complete.
+    Arrive {
+        address: usize,
+        agents: Vec<Completion>,
+        before: u64,
+    },
+}
+
+/// A group of copies of one thread.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    writes: Vec<Completion>,
+    reads: Vec<Completion>,
+    /// No further copy may join the last agent: something already depends on it.
+    sealed: bool,
+}
+
+/// The groups of one thread, of cp.async (0) and of bulk copies (1).
+#[derive(Debug, Default)]
+pub(super) struct ThreadCopies {
+    open: [Group; 2],
+    committed: [VecDeque<Group>; 2],
+    /// The number of the open group.
+    number: [u64; 2],
+    /// Agents this thread has used.
+    agents: Vec<u32>,
+}
+
+impl Cluster {
+    /// An agent whose earlier work the current thread knows to be complete, or a new one.
+    fn agent(&mut self, pc: usize) -> Result<Completion, Flow> {
+        let issuer = self.current;
+        let first = self.threads.len() as u32;
+        let thread = &self.threads[issuer as usize];
+        let idle = thread.copies.agents.iter().copied().find(|&slot| {
+            let agent = &self.agents[slot as usize];
+            thread.base.get(first + slot) >= agent.clock
+        });
+        let slot = if let Some(slot) = idle {
+            self.agents[slot as usize].clock += 1;
+            slot
+        } else {
+            let slot = self.agents.len() as u32;
+            self.agents.push(Agent { issuer, clock: 1 });
+            self.me().copies.agents.push(slot);
+            slot
+        };
+        let clock = self.agents[slot as usize].clock;
+        if first + slot >= TID_LIMIT || clock >= CLOCK_LIMIT {
+            let message = "too many asynchronous copies are in flight for the emulator".to_owned();
+            return Err(self.fatal(FindingKind::LaunchLimits, pc, message, 0));
+        }
+        Ok((first + slot, clock))
+    }
+
+    pub(super) fn copy(&mut self, request: &Request, pc: usize) -> Flow {
+        let result = match request.op {
+            CopyOp::CpAsync => self.cp_async(request, pc),
+            CopyOp::BulkGlobalToShared | CopyOp::BulkMulticast => self.bulk_load(request, pc),
+            CopyOp::BulkSharedToGlobal => self.bulk_store(request, pc),
+            CopyOp::BulkSharedToShared => self.bulk_exchange(request, pc),
+            CopyOp::StAsync => self.st_async(request, pc),
+        };
+        match result {
+            Ok(()) => Flow::Done(0),
+            Err(flow) => flow,
+        }
+    }
+
+    fn misuse(&mut self, pc: usize, message: String) -> Flow {
+        self.fatal(FindingKind::AsyncMisuse, pc, message, 0)
+    }
+
+    fn cp_async(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        let source_bytes = r.argument as usize;
+        if !matches!(r.bytes, 4 | 8 | 16) || source_bytes > r.bytes {
+            let message = format!(
+                "cp.async of {} bytes from {source_bytes}: 4, 8 or 16",
+                r.bytes
+            );
+            return Err(self.misuse(pc, message));
+        }
+        self.aligned(r, r.bytes, pc)?;
+        let destination = self.shared_place(r.destination, r.bytes, true, true, pc)?;
+        let source = match source_bytes {
+            0 => Place::ReadOnly,
+            n => self.global_place(r.source, n, false, pc)?,
+        };
+        let agent = match self.me().copies.open[0].writes.last().copied() {
+            Some(agent) if !self.me().copies.open[0].sealed => agent,
+            _ => {
+                let agent = self.agent(pc)?;
+                let open = &mut self.me().copies.open[0];
+                open.writes.push(agent);
+                open.sealed = false;
+                agent
+            }
+        };
+        self.author(source, r.source, source_bytes, Class::Read, agent, pc);
+        self.author(destination, r.destination, r.bytes, Class::Write, agent, pc);
+        self.count(source, r.source, source_bytes, false, pc);
+        self.counters.traffic.shared_store_bytes += r.bytes as u64;
+        let number = self.me().copies.number[0];
+        self.submit(r, source_bytes, None, Some((false, number)), pc);
+        Ok(())
+    }
+
+    fn aligned(&mut self, r: &Request, to: usize, pc: usize) -> Result<(), Flow> {
+        for (name, address) in [("destination", r.destination), ("source", r.source)] {
+            if !address.is_multiple_of(to) {
+                let place = self.describe_address(address);
+                let message = format!("{:?}: its {name}, {place}, is no multiple of {to}", r.op);
+                return Err(self.fatal(FindingKind::Misaligned, pc, message, 0));
+            }
+        }
+        Ok(())
+    }
+
+    fn bulk_shape(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        if r.bytes == 0 || !r.bytes.is_multiple_of(16) {
+            let message = format!("{:?} of {} bytes: a multiple of 16", r.op, r.bytes);
+            return Err(self.misuse(pc, message));
+        }
+        self.aligned(r, 16, pc)
+    }
+
+    fn shared_place(
+        &mut self,
+        address: usize,
+        bytes: usize,
+        write: bool,
+        own: bool,
+        pc: usize,
+    ) -> Result<Place, Flow> {
+        let place = self.locate(address, bytes, write, pc)?;
+        let mine = self.cta_of(self.current);
+        match place {
+            Place::Shared { cta, .. } if !own || cta == mine => Ok(place),
+            _ => {
+                let text = self.describe_address(address);
+                let whose = if own {
+                    "its own block's"
+                } else {
+                    "the cluster's"
+                };
+                Err(self.misuse(
+                    pc,
+                    format!("a copy at {text}, which is not {whose} shared memory"),
+                ))
+            }
+        }
+    }
+
+    fn global_place(
+        &mut self,
+        address: usize,
+        bytes: usize,
+        write: bool,
+        pc: usize,
+    ) -> Result<Place, Flow> {
+        let place = self.locate(address, bytes, write, pc)?;
+        if matches!(place, Place::Global { .. }) {
+            return Ok(place);
+        }
+        let text = self.describe_address(address);
+        Err(self.misuse(pc, format!("a copy at {text}, which is not global memory")))
+    }
+
+    /// Records an access of a copy.
+    fn author(
+        &mut self,
+        place: Place,
+        address: usize,
+        size: usize,
+        class: Class,
+        agent: Completion,
+        pc: usize,
+    ) {
+        if size == 0 {
+            return;
+        }
+        let author = Author {
+            tid: agent.0,
+            clock: agent.1,
+        };
+        self.order(place, address, size, class, pc, Some(author));
+        if let Place::Shared { cta, offset } = place {
+            if !self.ctas[cta].mbarriers.is_empty() {
+                self.check_plain(cta, offset, size, pc);
+            }
+            self.ctas[cta].remote.insert(agent.0, (agent.1, pc));
+            if cta != self.cta_of(self.current) {
+                self.visit_peer(cta, pc);
+            }
+        }
+        if class == Class::Write {
+            let (bits, offset): (*const AtomicU16, usize) = match place {
+                Place::Shared { offset, .. } => (self.initialised.as_ptr(), offset),
+                Place::Global { bits, offset, .. } => (bits, offset),
+                Place::ReadOnly => return,
+            };
+            // SAFETY: `locate` checked the bounds; until the copy is carried out the bytes are a
+            // NaN pattern.
+            unsafe {
+                mark(bits, offset, size);
+                std::ptr::write_bytes(address as *mut u8, 0xff, size);
+            }
+        }
+    }
+
+    /// The async proxy sees generic writes only after their writer's fence.
+    fn check_proxy(&mut self, place: Place, address: usize, size: usize, reads: bool, pc: usize) {
+        let Place::Shared { offset, .. } = place else {
+            return;
+        };
+        let threads = self.threads.len() as u32;
+        let base = &self.threads[self.current as usize].base;
+        let me = self.current;
+        let mut dirty = None;
+        // SAFETY: `locate` checked the bounds; shared memory belongs to this cluster alone.
+        unsafe {
+            shadow::writers(
+                self.granules.as_ptr().cast_mut(),
+                self.generation,
+                offset,
+                size,
+                |at, e, from| {
+                    let tid = tid_of(e);
+                    if cluster_of(e) != self.index || tid >= threads {
+                        return true;
+                    }
+                    let fences = &self.threads[tid as usize].proxy_fences;
+                    let next = fences.partition_point(|&clock| clock < clock_of(e));
+                    let known = if tid == me { u32::MAX } else { base.get(tid) };
+                    if fences.get(next).is_some_and(|&clock| clock <= known) {
+                        return true;
+                    }
+                    dirty = Some((at - offset, e, from));
+                    false
+                },
+            );
+        }
+        if let Some((skipped, e, from)) = dirty {
+            let other = self.run().long_pc(from);
+            self.finding(FindingKind::ProxyFence, pc, other, |c| {
+                let place = c.describe_address(address + skipped);
+                let who = c.describe_author(e);
+                let verb = if reads { "reads" } else { "overwrites" };
+                format!(
+                    "an asynchronous copy {verb} {place}, written by {who}{{at}} without a \
+                     fence.proxy.async after it"
+                )
+            });
+        }
+    }
+
+    /// The mbarrier a copy completes on: in the destination's block, initialised and fenced.
+    fn check_bar(&mut self, bar: usize, destination: usize, pc: usize) -> Result<(), Flow> {
+        let place = self.shared_place(bar, 8, true, false, pc)?;
+        let Place::Shared { cta, offset } = place else {
+            return Ok(());
+        };
+        let key = (offset % self.shared_stride) as u32;
+        if (destination - self.shared_start) / self.shared_stride != cta {
+            let message = "a copy completes on an mbarrier of another block than its destination's";
+            return Err(self.misuse(pc, message.to_owned()));
+        }
+        match self.ctas[cta].mbarriers.get(&key) {
+            None => {
+                let text = self.describe_address(bar);
+                let message =
+                    format!("a copy completes on {text}, where no mbarrier is initialised");
+                return Err(self.misuse(pc, message));
+            }
+            Some(mbarrier) if !mbarrier.fenced => {
+                let by = mbarrier.init_by;
+                self.finding(FindingKind::ProxyFence, pc, 0, |c| {
+                    let who = c.name(by);
+                    format!(
+                        "a copy completes on an mbarrier that {who} initialised without \
+                         fence.mbarrier_init or fence.proxy.async after it"
+                    )
+                });
+            }
+            Some(_) => {}
+        }
+        self.order(place, bar, 8, Class::AtomicRead, pc, None);
+        Ok(())
+    }
+
+    fn bulk_load(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        self.bulk_shape(r, pc)?;
+        let source = self.global_place(r.source, r.bytes, false, pc)?;
+        let multicast = r.op == CopyOp::BulkMulticast;
+        if !multicast {
+            self.shared_place(r.destination, r.bytes, true, false, pc)?;
+        } else {
+            self.shared_place(r.destination, r.bytes, true, true, pc)?;
+            if r.argument == 0 || u64::from(r.argument) >> self.ctas.len() != 0 {
+                let message = format!(
+                    "multicast to blocks {:#06x} of a cluster of {}",
+                    r.argument,
+                    self.ctas.len()
+                );
+                return Err(self.misuse(pc, message));
+            }
+        }
+        let agent = self.agent(pc)?;
+        self.author(source, r.source, r.bytes, Class::Read, agent, pc);
+        self.counters.traffic.global_load_bytes += r.bytes as u64;
+        self.counters.contiguous(r.source, r.bytes, false);
+        let mine = self.cta_of(self.current);
+        let targets: Vec<usize> = if multicast {
+            (0..self.ctas.len())
+                .filter(|rank| r.argument >> rank & 1 == 1)
+                .collect()
+        } else {
+            vec![(r.destination - self.shared_start) / self.shared_stride]
+        };
+        for (i, &cta) in targets.iter().enumerate() {
+            let mut piece = r.clone();
+            if multicast {
+                let shift = |address: usize| {
+                    address
+                        .wrapping_add(cta * self.shared_stride)
+                        .wrapping_sub(mine * self.shared_stride)
+                };
+                (piece.destination, piece.bar) = (shift(r.destination), shift(r.bar));
+            }
+            // Each destination completes on its own.
+            let agent = if i == 0 {
+                agent
+            } else {
+                self.agent_beside(pc)?
+            };
+            self.deliver(&piece, agent, pc)?;
+        }
+        Ok(())
+    }
+
+    /// A new agent, whatever others are idle: one of those may just have been handed out.
+    fn agent_beside(&mut self, pc: usize) -> Result<Completion, Flow> {
+        let kept = std::mem::take(&mut self.me().copies.agents);
+        let agent = self.agent(pc);
+        let fresh = std::mem::replace(&mut self.me().copies.agents, kept);
+        self.me().copies.agents.extend(fresh);
+        agent
+    }
+
+    /// The destination side of a copy that completes on an mbarrier.
+    fn deliver(&mut self, r: &Request, agent: Completion, pc: usize) -> Result<(), Flow> {
+        let place = self.shared_place(r.destination, r.bytes, true, false, pc)?;
+        self.check_bar(r.bar, r.destination, pc)?;
+        self.check_proxy(place, r.destination, r.bytes, false, pc);
+        self.author(place, r.destination, r.bytes, Class::Write, agent, pc);
+        self.count_delivery(place, r.bytes);
+        self.submit(r, r.bytes, Some((r.bar, agent)), None, pc);
+        Ok(())
+    }
+
+    fn count_delivery(&mut self, place: Place, bytes: usize) {
+        let own = matches!(place, Place::Shared { cta, .. } if cta == self.cta_of(self.current));
+        let traffic = &mut self.counters.traffic;
+        if own {
+            traffic.shared_store_bytes += bytes as u64;
+        } else {
+            traffic.distributed_store_bytes += bytes as u64;
+        }
+    }
+
+    fn bulk_store(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        self.bulk_shape(r, pc)?;
+        let source = self.shared_place(r.source, r.bytes, false, true, pc)?;
+        let destination = self.global_place(r.destination, r.bytes, true, pc)?;
+        self.check_proxy(source, r.source, r.bytes, true, pc);
+        let open = &self.me().copies.open[1];
+        let (reader, writer) = match (open.reads.last().copied(), open.writes.last().copied()) {
+            (Some(reader), Some(writer)) => (reader, writer),
+            _ => {
+                let reader = self.agent_beside(pc)?;
+                let writer = self.agent_beside(pc)?;
+                let open = &mut self.me().copies.open[1];
+                open.reads.push(reader);
+                open.writes.push(writer);
+                (reader, writer)
+            }
+        };
+        self.author(source, r.source, r.bytes, Class::Read, reader, pc);
+        self.author(
+            destination,
+            r.destination,
+            r.bytes,
+            Class::Write,
+            writer,
+            pc,
+        );
+        let traffic = &mut self.counters.traffic;
+        traffic.shared_load_bytes += r.bytes as u64;
+        traffic.global_store_bytes += r.bytes as u64;
+        self.counters.contiguous(r.destination, r.bytes, true);
+        let number = self.me().copies.number[1];
+        self.submit(r, r.bytes, None, Some((true, number)), pc);
+        Ok(())
+    }
+
+    fn bulk_exchange(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        self.bulk_shape(r, pc)?;
+        let source = self.shared_place(r.source, r.bytes, false, true, pc)?;
+        self.shared_place(r.destination, r.bytes, true, false, pc)?;
+        self.check_proxy(source, r.source, r.bytes, true, pc);
+        let agent = self.agent(pc)?;
+        self.author(source, r.source, r.bytes, Class::Read, agent, pc);
+        self.counters.traffic.shared_load_bytes += r.bytes as u64;
+        self.deliver(r, agent, pc)
+    }
+
+    fn st_async(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
+        if !matches!(r.bytes, 4 | 8 | 16) {
+            return Err(self.misuse(pc, format!("st.async of {} bytes: 4, 8 or 16", r.bytes)));
+        }
+        if !r.destination.is_multiple_of(r.bytes) {
+            return Err(self.misaligned(r.destination, r.bytes, pc));
+        }
+        let place = self.shared_place(r.destination, r.bytes, true, false, pc)?;
+        self.check_bar(r.bar, r.destination, pc)?;
+        let agent = self.agent(pc)?;
+        self.author(place, r.destination, r.bytes, Class::Write, agent, pc);
+        self.count_delivery(place, r.bytes);
+        // The value is an operand, read at once.
+        // SAFETY: the header passes the address of a local of `bytes` bytes.
+        let value = unsafe { std::slice::from_raw_parts(r.source as *const u8, r.bytes) }.to_vec();
+        self.submit(r, r.bytes, Some((r.bar, agent)), None, pc);
+        if let Some(Operation {
+            work: Work::Copy { data, .. },
+            ..
+        }) = self.operations.last_mut()
+        {
+            *data = Some((value, vec![true; r.bytes]));
+        }
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        r: &Request,
+        source_bytes: usize,
+        bar: Option<(usize, Completion)>,
+        group: Option<(bool, u64)>,
+        pc: usize,
+    ) {
+        self.operations.push(Operation {
+            work: Work::Copy {
+                destination: r.destination,
+                source: r.source,
+                bytes: r.bytes,
+                source_bytes,
+                bar,
+                data: None,
+            },
+            issuer: self.current,
+            pc,
+            group,
+        });
+    }
+
+    pub(super) fn group(&mut self, op: GroupOp, pending: i32, bar: usize, pc: usize) -> Flow {
+        let operation = match op {
+            GroupOp::CpCommit | GroupOp::BulkCommit => SyncOperation::CommitGroup,
+            GroupOp::CpWait | GroupOp::BulkWait | GroupOp::BulkWaitRead => SyncOperation::WaitGroup,
+            GroupOp::CpMbarrierArrive | GroupOp::CpMbarrierArriveNoinc => {
+                SyncOperation::MbarrierArrive
+            }
+        };
+        if self.disabled(pc, operation) {
+            return Flow::Done(0);
+        }
+        let pending = pending.max(0) as usize;
+        match op {
+            GroupOp::CpCommit => self.commit(0),
+            GroupOp::BulkCommit => self.commit(1),
+            GroupOp::CpWait => self.wait_groups(0, pending, false),
+            GroupOp::BulkWait => self.wait_groups(1, pending, false),
+            GroupOp::BulkWaitRead => self.wait_groups(1, pending, true),
+            _ => return self.cp_arrive(op == GroupOp::CpMbarrierArrive, bar, pc),
+        }
+        Flow::Done(0)
+    }
+
+    fn commit(&mut self, kind: usize) {
+        let copies = &mut self.me().copies;
+        let group = std::mem::take(&mut copies.open[kind]);
+        copies.committed[kind].push_back(group);
+        copies.number[kind] += 1;
+    }
+
+    /// Carries out and orders all groups but the `pending` most recent ones.
+    fn wait_groups(&mut self, kind: usize, pending: usize, read_only: bool) {
+        let tid = self.current;
+        let copies = &mut self.me().copies;
+        let done = copies.committed[kind].len().saturating_sub(pending);
+        let first_pending = copies.number[kind] - pending.min(copies.committed[kind].len()) as u64;
+        let mut entries = Vec::new();
+        if read_only {
+            for group in copies.committed[kind].iter().take(done) {
+                entries.extend_from_slice(&group.reads);
+            }
+        } else {
+            for group in copies.committed[kind].drain(..done) {
+                entries.extend(group.reads);
+                entries.extend(group.writes);
+            }
+        }
+        let due = |o: &Operation| {
+            o.issuer == tid
+                && o.group
+                    .is_some_and(|(bulk, n)| bulk == (kind == 1) && n < first_pending)
+        };
+        if read_only {
+            for i in 0..self.operations.len() {
+                if due(&self.operations[i]) {
+                    let mut operation = self.operations.swap_remove(i);
+                    self.read_source(&mut operation);
+                    self.operations.push(operation);
+                    let last = self.operations.len() - 1;
+                    self.operations.swap(i, last);
+                }
+            }
+        } else {
+            while let Some(i) = self.operations.iter().position(due) {
+                let operation = self.operations.remove(i);
+                self.carry_out(operation);
+            }
+        }
+        let thread = self.me();
+        thread.base = with_entries(&thread.base, &entries);
+    }
+
+    fn cp_arrive(&mut self, raises: bool, bar: usize, pc: usize) -> Flow {
+        let place = match self.shared_place(bar, 8, true, true, pc) {
+            Ok(place) => place,
+            Err(flow) => return flow,
+        };
+        let Place::Shared { cta, offset } = place else {
+            return Flow::Done(0);
+        };
+        let key = (offset % self.shared_stride) as u32;
+        if !self.ctas[cta].mbarriers.contains_key(&key) {
+            return self.misuse(pc, "cp.async.mbarrier.arrive on no mbarrier".to_owned());
+        }
+        self.order(place, bar, 8, Class::AtomicRead, pc, None);
+        if raises {
+            self.expect_arrival(cta, key);
+        }
+        let copies = &mut self.me().copies;
+        copies.open[0].sealed = true;
+        let mut agents: Vec<Completion> = copies.open[0].writes.clone();
+        agents.extend(
+            copies.committed[0]
+                .iter()
+                .flat_map(|group| group.writes.iter().copied()),
+        );
+        let before = copies.number[0] + 1;
+        self.operations.push(Operation {
+            work: Work::Arrive {
+                address: bar,
+                agents,
+                before,
+            },
+            issuer: self.current,
+            pc,
+            group: None,
+        });
+        Flow::Done(0)
+    }
+
+    /// Carries out one operation, whichever the seed draws.
+    pub(super) fn carry_out_random(&mut self) {
+        let index = self.rng.below(self.operations.len() as u32) as usize;
+        let operation = self.operations.swap_remove(index);
+        self.carry_out(operation);
+    }
+
+    pub(super) fn carry_out_all(&mut self) {
+        while !self.operations.is_empty() && !self.abort {
+            self.carry_out_random();
+        }
+    }
+
+    fn read_source(&mut self, operation: &mut Operation) {
+        let Work::Copy {
+            source,
+            source_bytes,
+            bytes,
+            data,
+            ..
+        } = &mut operation.work
+        else {
+            return;
+        };
+        if data.is_some() {
+            return;
+        }
+        let mut copied = vec![0u8; *bytes];
+        let mut known = vec![true; *bytes];
+        if *source_bytes > 0 {
+            let bits = self.bits_of(*source);
+            // SAFETY: the bounds were checked when the copy was issued, and the buffers of a
+            // launch live as long as it.
+            unsafe {
+                let from = *source as *const u8;
+                std::ptr::copy_nonoverlapping(from, copied.as_mut_ptr(), *source_bytes);
+                if let Some((bits, offset)) = bits {
+                    let mut at = 0;
+                    while let Some(missing) = first_unmarked(bits, offset + at, *source_bytes - at)
+                    {
+                        known[missing - offset] = false;
+                        at = missing - offset + 1;
+                    }
+                }
+            }
+        }
+        *data = Some((copied, known));
+    }
+
+    /// The initialisation bits of an address, with its offset in them.
+    fn bits_of(&self, address: usize) -> Option<(*const AtomicU16, usize)> {
+        let offset = address.wrapping_sub(self.shared_start);
+        if offset < self.shared_stride * self.ctas.len() {
+            return Some((self.initialised.as_ptr(), offset));
+        }
+        let allocation = self.run().heap().find(address)?;
+        Some((allocation.bits(), address - allocation.start))
+    }
+
+    fn carry_out(&mut self, mut operation: Operation) {
+        self.progress += 1;
+        self.read_source(&mut operation);
+        let Operation {
+            work, issuer, pc, ..
+        } = operation;
+        match work {
+            Work::Copy {
+                destination,
+                bytes,
+                bar,
+                data,
+                ..
+            } => {
+                let Some((copied, known)) = data else {
+                    return;
+                };
+                // SAFETY: as in `read_source`.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(copied.as_ptr(), destination as *mut u8, bytes);
+                    if let Some((bits, offset)) = self.bits_of(destination) {
+                        for (i, _) in known.iter().enumerate().filter(|(_, known)| !**known) {
+                            unmark(bits, offset + i, 1);
+                        }
+                    }
+                }
+                if let Some((bar, agent)) = bar {
+                    self.complete_transactions(bar, bytes, agent);
+                }
+            }
+            Work::Arrive {
+                address,
+                agents,
+                before,
+            } => {
+                let due = |o: &Operation| {
+                    o.issuer == issuer && o.group.is_some_and(|(bulk, n)| !bulk && n < before)
+                };
+                while let Some(i) = self.operations.iter().position(due) {
+                    let earlier = self.operations.remove(i);
+                    self.carry_out(earlier);
+                }
+                let offset = address - self.shared_start;
+                let (cta, key) = (
+                    offset / self.shared_stride,
+                    (offset % self.shared_stride) as u32,
+                );
+                if self.ctas[cta].mbarriers.contains_key(&key) {
+                    self.release_copies(cta, key, &agents);
+                    self.current = issuer;
+                    self.arrive_at(cta, key, pc);
+                }
+            }
+        }
+    }
+
+    /// A block has exited: copies to and from its shared memory must be complete, and known to be.
+    pub(super) fn exit_with_copies(&mut self, cta: usize) {
+        let low = self.shared_start + cta * self.shared_stride;
+        let inside = |address: usize| address.wrapping_sub(low) < self.shared_stride;
+        let late = self.operations.iter().find(|o| match &o.work {
+            Work::Copy {
+                destination,
+                source,
+                data,
+                ..
+            } => inside(*destination) || inside(*source) && data.is_none(),
+            Work::Arrive { address, .. } => inside(*address),
+        });
+        if let Some(operation) = late {
+            let (pc, issuer) = (operation.pc, operation.issuer);
+            self.current = issuer;
+            self.finding(FindingKind::ExitedPeer, pc, 0, |c| {
+                let [x, y, z] = c.ctas[cta].block;
+                format!("block ({x}, {y}, {z}) exits while this copy still uses its shared memory")
+            });
+        }
+    }
+}
