@@ -10,10 +10,10 @@ namespace evenkeel {
 inline constexpr float kFloatMax = 3.40282347e38f;
 
 struct TargetProbability {
-  float lp;             // log p
+  float lp;  // log p
   float p;
-  float one_minus_p;    // S_o / S, exact to rounding where 1 - p would cancel
-  float sum_p2;         // over all classes (Deft's exponent)
+  float one_minus_p;  // S_o / S, exact to rounding where 1 - p would cancel
+  float sum_p2;       // over all classes (Deft's exponent)
 };
 
 struct ObjectiveValue {

@@ -28,14 +28,14 @@ enum class Moments : uint32_t {
 
 // What backward needs of a row; the same eight floats on every device.
 struct RowState {
-  float max;            // m, of the transformed logits; NaN marks a row that is not finite
-  float log_sum;        // log S
-  float lp;             // log p of the target
-  float one_minus_p;    // S_o / S
-  float entropy;        // H (0 when not gathered)
-  float sum_p2;         // sum of p^2 (0 when not gathered)
-  float unmasked;       // V', the classes not masked (0 when not gathered)
-  float kept;           // 1 when the threshold keeps the token, else 0
+  float max;          // m, of the transformed logits; NaN marks a row that is not finite
+  float log_sum;      // log S
+  float lp;           // log p of the target
+  float one_minus_p;  // S_o / S
+  float entropy;      // H (0 when not gathered)
+  float sum_p2;       // sum of p^2 (0 when not gathered)
+  float unmasked;     // V', the classes not masked (0 when not gathered)
+  float kept;         // 1 when the threshold keeps the token, else 0
 };
 
 // A scalar for all tokens (stride 0) or one a token (stride 1); null: `absent`, stated at each use.
@@ -45,17 +45,17 @@ struct PerToken {
 };
 
 struct SoftmaxLossParams {
-  const void* logits;           // [tokens, vocab]
-  void* gradient;               // [tokens, vocab_padded], or null: forward only
-  const void* targets;          // [tokens]
-  const uint32_t* class_mask;   // [ceil(vocab / 32)], bit set: the class is masked
-  PerToken token_weight;        // absent: 1
-  PerToken scale;               // of a token's loss in the reduced loss; absent: 1
-  PerToken upstream_loss;       // absent: `absent_upstream`
-  PerToken upstream_lp;         // absent: 0
-  PerToken upstream_entropy;    // absent: 0
-  PerToken upstream_lse;        // absent: 0
-  float* loss;                  // all of these: [tokens]
+  const void* logits;          // [tokens, vocab]
+  void* gradient;              // [tokens, vocab_padded], or null: forward only
+  const void* targets;         // [tokens]
+  const uint32_t* class_mask;  // [ceil(vocab / 32)], bit set: the class is masked
+  PerToken token_weight;       // absent: 1
+  PerToken scale;              // of a token's loss in the reduced loss; absent: 1
+  PerToken upstream_loss;      // absent: `absent_upstream`
+  PerToken upstream_lp;        // absent: 0
+  PerToken upstream_entropy;   // absent: 0
+  PerToken upstream_lse;       // absent: 0
+  float* loss;                 // all of these: [tokens]
   float* lse;
   float* lp;
   float* p;
@@ -65,8 +65,8 @@ struct SoftmaxLossParams {
   int32_t* argmax;
   uint8_t* correct;
   uint8_t* kept;
-  uint8_t* flags;               // RowFlag bits, for the reduction
-  RowState* state;              // [tokens]; written by forward, read by backward
+  uint8_t* flags;   // RowFlag bits, for the reduction
+  RowState* state;  // [tokens]; written by forward, read by backward
   uint32_t* status;
   int64_t tokens;
   int64_t vocab;
@@ -80,17 +80,17 @@ struct SoftmaxLossParams {
   Moments moments;
   float objective_parameter;
   float tau;
-  float softcap;                // 0: none
+  float softcap;  // 0: none
   float inverse_temperature;
   float z_loss;
   float label_smoothing;
   float entropy_weight;
   float spectral_decoupling;
-  uint32_t find_argmax;         // non-zero: argmax or correct is asked for
-  uint32_t from_state;          // non-zero: backward from `state`, no first pass
-  uint32_t stages;              // cluster kernel: rows in flight
-  uint32_t stage_bytes;         // cluster kernel: shared memory of one stage's row slice
-  float absent_upstream;        // 1 in forward, 0 in backward
+  uint32_t find_argmax;   // non-zero: argmax or correct is asked for
+  uint32_t from_state;    // non-zero: backward from `state`, no first pass
+  uint32_t stages;        // cluster kernel: rows in flight
+  uint32_t stage_bytes;   // cluster kernel: shared memory of one stage's row slice
+  float absent_upstream;  // 1 in forward, 0 in backward
   uint32_t unused;
 };
 
@@ -114,7 +114,7 @@ struct SoftmaxReduceParams {
   int64_t ignore_index;
   IntegerType target_type;
   IntegerType offset_type;
-  uint32_t denominator;         // Denominator, below
+  uint32_t denominator;  // Denominator, below
   float host_divisor;
 };
 

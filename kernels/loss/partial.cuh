@@ -10,16 +10,16 @@ namespace evenkeel {
 
 // The target is kept out of the sums: 1 - p = S_o / S would cancel otherwise.
 struct RowPartial {
-  float max;          // of the other classes; -FLT_MAX, not -inf, of none: no inf - inf
-  float sum;          // sum e, e = exp(z - max)
-  float target;       // z of the target; -inf when not in this part, or masked
-  uint32_t argmax;    // lowest class among the maxima of the others
-  float sum_e2;       // sum e^2
-  float sum_ed;       // sum e d, d = z - max
-  float sum_d;        // sum d
-  float unmasked;     // other classes not masked
-  float sum_z2;       // sum of squared raw logits, target included
-  float unused[3];    // a partial travels as three 16-byte vectors
+  float max;        // of the other classes; -FLT_MAX, not -inf, of none: no inf - inf
+  float sum;        // sum e, e = exp(z - max)
+  float target;     // z of the target; -inf when not in this part, or masked
+  uint32_t argmax;  // lowest class among the maxima of the others
+  float sum_e2;     // sum e^2
+  float sum_ed;     // sum e d, d = z - max
+  float sum_d;      // sum d
+  float unmasked;   // other classes not masked
+  float sum_z2;     // sum of squared raw logits, target included
+  float unused[3];  // a partial travels as three 16-byte vectors
 };
 static_assert(sizeof(RowPartial) == 48);
 

@@ -10,8 +10,8 @@ namespace evenkeel {
 // Where the 16-byte vectors of a row begin and end.
 struct RowShape {
   int64_t vectors;
-  int head;    // elements before the first vector
-  int edges;   // elements outside the vectors: head + tail
+  int head;   // elements before the first vector
+  int edges;  // elements outside the vectors: head + tail
 };
 
 template <typename T>
@@ -32,7 +32,7 @@ EVENKEEL_DEVICE int64_t edge_column(const RowShape& shape, int edge) {
 
 // A run of a row's vectors: all of them, or one block's share within a cluster.
 struct RowSlice {
-  int64_t column;   // class of the first element
+  int64_t column;  // class of the first element
   int vectors;
 };
 
@@ -71,8 +71,16 @@ EVENKEEL_DEVICE float transform_slope(const SoftmaxLossParams& params, float raw
   return slope;
 }
 
-EVENKEEL_DEVICE bool class_masked(const uint32_t* class_mask, int64_t column) {
-  return class_mask != nullptr && (class_mask[column / 32] >> (column % 32)) & 1u;
+// Bit i set: class `column + i` is masked. kCount classes from `column`, all in the vocabulary.
+template <int kCount>
+EVENKEEL_DEVICE uint32_t masked_classes(const uint32_t* class_mask, int64_t column) {
+  if (class_mask == nullptr) return 0;
+  const uint32_t word = static_cast<uint32_t>(column) / 32;
+  const uint32_t shift = static_cast<uint32_t>(column) % 32;
+  uint32_t bits = class_mask[word] >> shift;
+  // shift is not 0 here, and the last class lies in the next word.
+  if (shift + kCount > 32) bits |= class_mask[word + 1] << (32 - shift);
+  return bits;
 }
 
 // One more vector (or a single edge element) of the row into `part`. kCount elements from class
@@ -81,12 +89,16 @@ template <Moments kMoments, int kCount>
 EVENKEEL_DEVICE bool gather_elements(const SoftmaxLossParams& params, const float (&raw)[kCount],
                                      int64_t column, int target_slot, RowPartial& part) {
   float z[kCount];
+  uint32_t masked = 0;
+  if constexpr (kMoments == Moments::kAll) {
+    masked = masked_classes<kCount>(params.class_mask, column);
+  }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     z[i] = raw[i];
     if constexpr (kMoments == Moments::kAll) {
       z[i] = transform(params, raw[i]);
-      if (class_masked(params.class_mask, column + i)) z[i] = negative_infinity();
+      if ((masked >> i) & 1u) z[i] = negative_infinity();
       if (z[i] != negative_infinity()) part.sum_z2 += raw[i] * raw[i];
     }
   }
@@ -140,14 +152,16 @@ template <Moments kMoments, int kCount>
 EVENKEEL_DEVICE uint32_t find_class(const SoftmaxLossParams& params, const float (&raw)[kCount],
                                     int64_t column, int target_slot, float max) {
   uint32_t found = 0xffffffffu;
+  uint32_t masked = 0;
+  if constexpr (kMoments == Moments::kAll) {
+    masked = masked_classes<kCount>(params.class_mask, column);
+  }
 #pragma unroll
   for (int i = kCount - 1; i >= 0; --i) {
     float z = raw[i];
-    if constexpr (kMoments == Moments::kAll) {
-      z = transform(params, raw[i]);
-      if (class_masked(params.class_mask, column + i)) z = negative_infinity();
-    }
-    if (i != target_slot && z == max) found = static_cast<uint32_t>(column + i);
+    if constexpr (kMoments == Moments::kAll) z = transform(params, raw[i]);
+    if (((masked >> i) & 1u) == 0 && i != target_slot && z == max)
+      found = static_cast<uint32_t>(column + i);
   }
   return found;
 }
@@ -189,8 +203,8 @@ EVENKEEL_DEVICE RowPartial gather(const SoftmaxLossParams& params, const RowSlic
     float raw[kCount];
     unpack(leader, raw, T{});
     const int offset = leader_vector * kCount;
-    part.argmax = find_class<kMoments>(params, raw, slice.column + offset, target_offset - offset,
-                                       part.max);
+    part.argmax =
+        find_class<kMoments>(params, raw, slice.column + offset, target_offset - offset, part.max);
   }
   return part;
 }
@@ -219,18 +233,18 @@ struct RowCoefficients {
   float e;
   float entropy;
   float target_gradient;
-  uint32_t zero;         // non-zero: the whole row is 0
-  int64_t target;        // negative: the row is not read
+  uint32_t zero;   // non-zero: the whole row is 0
+  int64_t target;  // negative: the row is not read
 };
 
 template <bool kPlain>
 EVENKEEL_DEVICE float gradient_element(const SoftmaxLossParams& params, const RowCoefficients& row,
-                                       float raw, int64_t column, bool is_target) {
+                                       float raw, bool masked, bool is_target) {
   if constexpr (kPlain) {
     const float p = exp_fast(raw - row.max) * row.inverse_sum;
     return is_target ? row.target_gradient : row.a * p;
   }
-  if (class_masked(params.class_mask, column)) return 0.0f;
+  if (masked) return 0.0f;
   const float d = transform(params, raw) - row.max;
   const float p = exp_fast(d) * row.inverse_sum;
   float gradient = row.a * p;
@@ -265,10 +279,12 @@ EVENKEEL_DEVICE void scatter(const SoftmaxLossParams& params, const RowCoefficie
       unpack(packed[k], raw, T{});
       const int offset = v * kCount;
       const int64_t column = slice.column + offset;
+      uint32_t masked = 0;
+      if constexpr (!kPlain) masked = masked_classes<kCount>(params.class_mask, column);
       float gradient[kCount];
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        gradient[i] = gradient_element<kPlain>(params, row, raw[i], column + i,
+        gradient[i] = gradient_element<kPlain>(params, row, raw[i], (masked >> i) & 1u,
                                                target_offset - offset == i);
       }
       G* destination = gradient_row + column;
@@ -283,6 +299,16 @@ EVENKEEL_DEVICE void scatter(const SoftmaxLossParams& params, const RowCoefficie
       }
     }
   }
+}
+
+// The second pass over the element at `column`, outside the vectors.
+template <typename G, bool kPlain>
+EVENKEEL_DEVICE void scatter_edge(const SoftmaxLossParams& params, const RowCoefficients& row,
+                                  float value, int64_t column, G* gradient_row) {
+  bool masked = false;
+  if constexpr (!kPlain) masked = masked_classes<1>(params.class_mask, column) & 1u;
+  gradient_row[column] =
+      from_float<G>(gradient_element<kPlain>(params, row, value, masked, column == row.target));
 }
 
 // Zeros in columns [begin, end) of a gradient row, thread `rank` of `threads`.

@@ -2,15 +2,16 @@
 // them, the reduced loss and the counts after them, and the scaling of a gradient whose denominator
 // was known only then.
 //
-//   softmax_loss_scale   scale = 1 / denominator from the targets (Valid, Tokens, Sequence), or from
+//   softmax_loss_scale   scale = 1 / denominator, from the targets (Valid, Tokens, Sequence) or
+//   from
 //                        the saved states (Kept, in backward); a denominator of 0 gives 0
 //   softmax_loss_reduce  loss = sum_t scale_t loss_t; counts of valid, kept and correct tokens;
 //                        for Kept, the scale of the gradient
 //   softmax_loss_rescale gradient *= scale on the rows that were kept
 //
-// Traffic: one read of targets (twice for Sequence), losses and flags: kilobytes. Mapping: one block
-// of 1024 threads for the first two, so that the order of the sums is fixed; a block a row, in turn,
-// for the third.
+// Traffic: one read of targets (twice for Sequence), losses and flags: kilobytes.
+// Mapping: one block for the first two, so that the order of the sums is fixed; blocks take the
+// rows in turn for the third.
 
 #include "common/block_reduce.cuh"
 #include "loss/row.cuh"
@@ -66,7 +67,8 @@ EVENKEEL_DEVICE void sequence_scale(const SoftmaxReduceParams& params, uint32_t*
     const int64_t begin = offset(s);
     const int64_t end = offset(s + 1);
     const uint32_t count = warp_count(params, begin, end);
-    const float scale = reciprocal_or_zero(static_cast<float>(count) * static_cast<float>(sequences));
+    const float scale =
+        reciprocal_or_zero(static_cast<float>(count) * static_cast<float>(sequences));
     for (int64_t token = begin + rank % 32; token < end; token += 32) params.scale[token] = scale;
   }
   // Tokens of no sequence take no part.
@@ -172,13 +174,14 @@ EVENKEEL_DEVICE void rescale_body(const ScaleGradientParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
-#define SOFTMAX_BATCH_KERNELS(K)                                                               \
-  K(softmax_loss_scale, evenkeel::SoftmaxReduceParams, 1024, 1, (evenkeel::scale_body))        \
-  K(softmax_loss_reduce, evenkeel::SoftmaxReduceParams, 1024, 1, (evenkeel::reduce_body))      \
-  K(softmax_loss_rescale_bf16, evenkeel::ScaleGradientParams, 512, 2,                          \
-    (evenkeel::rescale_body<evenkeel::bf16>))                                                  \
-  K(softmax_loss_rescale_f16, evenkeel::ScaleGradientParams, 512, 2,                           \
-    (evenkeel::rescale_body<evenkeel::f16>))                                                   \
-  K(softmax_loss_rescale_f32, evenkeel::ScaleGradientParams, 512, 2, (evenkeel::rescale_body<float>))
+#define SOFTMAX_BATCH_KERNELS(K)                                                         \
+  K(softmax_loss_scale, evenkeel::SoftmaxReduceParams, 512, 1, (evenkeel::scale_body))   \
+  K(softmax_loss_reduce, evenkeel::SoftmaxReduceParams, 512, 1, (evenkeel::reduce_body)) \
+  K(softmax_loss_rescale_bf16, evenkeel::ScaleGradientParams, 512, 2,                    \
+    (evenkeel::rescale_body<evenkeel::bf16>))                                            \
+  K(softmax_loss_rescale_f16, evenkeel::ScaleGradientParams, 512, 2,                     \
+    (evenkeel::rescale_body<evenkeel::f16>))                                             \
+  K(softmax_loss_rescale_f32, evenkeel::ScaleGradientParams, 512, 2,                     \
+    (evenkeel::rescale_body<float>))
 
 EVENKEEL_EXPORT(loss_softmax_batch, SOFTMAX_BATCH_KERNELS)

@@ -36,8 +36,8 @@ EVENKEEL_DEVICE RowPartial gather_row(const SoftmaxLossParams& params, const T* 
   });
   if (rank < shape.edges) {
     const int64_t column = edge_column<T>(shape, rank);
-    part = merge<kMoments>(
-        part, gather_edge<kMoments>(params, to_float(logits[column]), column, target));
+    part = merge<kMoments>(part,
+                           gather_edge<kMoments>(params, to_float(logits[column]), column, target));
   }
   return warp_merge<kMoments>(part, 32);
 }
@@ -121,8 +121,7 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
       scatter<T, G, !kFull>(params, row, slice, gradient, aligned, rank, threads, load);
       if (rank < shape.edges) {
         const int64_t column = edge_column<T>(shape, rank);
-        gradient[column] = from_float<G>(gradient_element<!kFull>(
-            params, row, to_float(logits[column]), column, column == row.target));
+        scatter_edge<G, !kFull>(params, row, to_float(logits[column]), column, gradient);
       }
       fill_zero(gradient, params.vocab, params.vocab_padded, rank, threads);
     }
@@ -135,18 +134,18 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
-// Two blocks of 384 threads a multiprocessor for the plain kernels: 80 registers a thread. One for
+// Two blocks of 320 threads a multiprocessor for the plain kernels: 96 registers a thread. One for
 // those with transforms, masks and sums, which need more. No measurement chose these yet.
-#define SOFTMAX_BLOCK_TYPES(K, T, G, suffix)                                          \
-  K(softmax_loss_block_##suffix, evenkeel::SoftmaxLossParams, 384, 2,                 \
-    (evenkeel::block_body<T, G, false>))                                              \
-  K(softmax_loss_block_##suffix##_full, evenkeel::SoftmaxLossParams, 384, 1,          \
+#define SOFTMAX_BLOCK_TYPES(K, T, G, suffix)                                 \
+  K(softmax_loss_block_##suffix, evenkeel::SoftmaxLossParams, 320, 2,        \
+    (evenkeel::block_body<T, G, false>))                                     \
+  K(softmax_loss_block_##suffix##_full, evenkeel::SoftmaxLossParams, 320, 1, \
     (evenkeel::block_body<T, G, true>))
-#define SOFTMAX_BLOCK_KERNELS(K)                                                      \
-  SOFTMAX_BLOCK_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16)                   \
-  SOFTMAX_BLOCK_TYPES(K, evenkeel::bf16, float, bf16_f32)                             \
-  SOFTMAX_BLOCK_TYPES(K, evenkeel::f16, evenkeel::f16, f16_f16)                       \
-  SOFTMAX_BLOCK_TYPES(K, evenkeel::f16, float, f16_f32)                               \
+#define SOFTMAX_BLOCK_KERNELS(K)                                    \
+  SOFTMAX_BLOCK_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16) \
+  SOFTMAX_BLOCK_TYPES(K, evenkeel::bf16, float, bf16_f32)           \
+  SOFTMAX_BLOCK_TYPES(K, evenkeel::f16, evenkeel::f16, f16_f16)     \
+  SOFTMAX_BLOCK_TYPES(K, evenkeel::f16, float, f16_f32)             \
   SOFTMAX_BLOCK_TYPES(K, float, float, f32_f32)
 
 EVENKEEL_EXPORT(loss_softmax_block, SOFTMAX_BLOCK_KERNELS)

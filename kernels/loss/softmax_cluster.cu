@@ -68,7 +68,7 @@ static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4416, "src/loss/launch.r
 // Block `rank`'s run of the row's vectors.
 struct ClusterSlice {
   RowSlice slice;
-  int64_t first;   // the row's vector where the slice begins
+  int64_t first;  // the row's vector where the slice begins
 };
 
 template <typename T>
@@ -91,7 +91,7 @@ EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& sha
                              unsigned char* slices, RowWalk walk, uint32_t rank, uint32_t blocks) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   uint32_t stage = 0;
-  uint32_t parity = 1;   // a fresh barrier's phase before the first counts as complete
+  uint32_t parity = 1;  // a fresh barrier's phase before the first counts as complete
   for (int64_t token = walk.first; token < params.tokens; token += walk.stride) {
     uint32_t status = 0;
     const int64_t target = load_target(params, token, status);
@@ -113,7 +113,8 @@ EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& sha
       }
     }
     if (lane == 0) {
-      header.inputs = target == kNoTarget ? RowInputs{kNoTarget} : load_inputs(params, token, target);
+      header.inputs =
+          target == kNoTarget ? RowInputs{kNoTarget} : load_inputs(params, token, target);
       header.status = status;
     }
     // Orders every lane's stores to the header before the arrival that publishes them.
@@ -138,9 +139,9 @@ EVENKEEL_DEVICE RowPartial gather_slice(const SoftmaxLossParams& params, Cluster
   RowPartial part = gather<T, kMoments>(params, slice, target, rank_in_group, threads,
                                         [&](int v) { return vectors[v]; });
   if (has_edges && rank_in_group < shape.edges) {
-    part = merge<kMoments>(part, gather_edge<kMoments>(params, header.edges[rank_in_group],
-                                                       edge_column<T>(shape, rank_in_group),
-                                                       target));
+    part =
+        merge<kMoments>(part, gather_edge<kMoments>(params, header.edges[rank_in_group],
+                                                    edge_column<T>(shape, rank_in_group), target));
   }
   part = warp_merge<kMoments>(part, 32);
   if (lane == 0) shared.warps[group][warp] = part;
@@ -151,10 +152,11 @@ EVENKEEL_DEVICE RowPartial gather_slice(const SoftmaxLossParams& params, Cluster
   return warp_merge<kMoments>(present ? shared.warps[group][lane] : empty_partial(), 32);
 }
 
-// Warp 0 of a group: sends this block's partial to every block and merges all of theirs into lane 0.
+// Warp 0 of a group: sends this block's partial to every block and merges all of theirs into lane
+// 0.
 template <Moments kMoments>
-EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int group, uint32_t turn,
-                                    uint32_t rank, uint32_t blocks) {
+EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int group,
+                                    uint32_t turn, uint32_t rank, uint32_t blocks) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t box = turn % 2;
   const uint32_t parity = (turn / 2) % 2;
@@ -170,7 +172,8 @@ EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int 
     message[i].w = __shfl_sync(0xffffffffu, message[i].w, 0);
   }
   if (lane == 0) {
-    ptx::mbarrier_arrive_expect_tx(arrived, blocks * kVectors * static_cast<uint32_t>(sizeof(uint4)));
+    ptx::mbarrier_arrive_expect_tx(arrived,
+                                   blocks * kVectors * static_cast<uint32_t>(sizeof(uint4)));
   }
   if (lane < blocks) {
 #pragma unroll
@@ -196,7 +199,7 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
   const bool leader = rank_in_group == 0;
   uint32_t stage = static_cast<uint32_t>(group) % params.stages;
   uint32_t parity = (static_cast<uint32_t>(group) / params.stages) % 2;
-  uint32_t turn = 0;   // rows this group has exchanged
+  uint32_t turn = 0;  // rows this group has exchanged
   uint32_t status = 0;
 
   for (int64_t token = walk.first + group * walk.stride; token < params.tokens;
@@ -265,10 +268,8 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
           scatter<T, G, !kFull>(params, row, slice, gradient, aligned, rank_in_group, threads,
                                 [&](int v) { return vectors[v]; });
           if (has_edges && rank_in_group < shape.edges) {
-            const int64_t column = edge_column<T>(shape, rank_in_group);
-            gradient[column] = from_float<G>(
-                gradient_element<!kFull>(params, row, header.edges[rank_in_group], column,
-                                         column == row.target));
+            scatter_edge<G, !kFull>(params, row, header.edges[rank_in_group],
+                                    edge_column<T>(shape, rank_in_group), gradient);
           }
         }
       }
@@ -290,8 +291,7 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
       const int64_t columns = params.vocab_padded - begin;
       const int64_t share = (columns + blocks - 1) / blocks;
       const int64_t first = begin + (rank * share < columns ? rank * share : columns);
-      const int64_t end =
-          first + share < params.vocab_padded ? first + share : params.vocab_padded;
+      const int64_t end = first + share < params.vocab_padded ? first + share : params.vocab_padded;
       fill_zero(gradient, first, end, rank_in_group, threads);
     }
   }
@@ -335,17 +335,19 @@ EVENKEEL_DEVICE void cluster_body(const SoftmaxLossParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
-// Two groups of 256 threads and the producer's warp; a block has a multiprocessor to itself.
-#define SOFTMAX_CLUSTER_TYPES(K, T, G, suffix)                                          \
-  K(softmax_loss_cluster_##suffix, evenkeel::SoftmaxLossParams, 544, 1,                 \
-    (evenkeel::cluster_body<T, G, false>))                                              \
-  K(softmax_loss_cluster_##suffix##_full, evenkeel::SoftmaxLossParams, 544, 1,          \
+// Two groups of 224 threads and the producer's warp: 15 warps leave each scheduler of a
+// multiprocessor at most 4, and so 128 registers a thread. Two groups of 256 would put 5 warps on
+// one, leave 96 registers, and spill on compute capability 10.x.
+#define SOFTMAX_CLUSTER_TYPES(K, T, G, suffix)                                 \
+  K(softmax_loss_cluster_##suffix, evenkeel::SoftmaxLossParams, 480, 1,        \
+    (evenkeel::cluster_body<T, G, false>))                                     \
+  K(softmax_loss_cluster_##suffix##_full, evenkeel::SoftmaxLossParams, 480, 1, \
     (evenkeel::cluster_body<T, G, true>))
-#define SOFTMAX_CLUSTER_KERNELS(K)                                                      \
-  SOFTMAX_CLUSTER_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16)                   \
-  SOFTMAX_CLUSTER_TYPES(K, evenkeel::bf16, float, bf16_f32)                             \
-  SOFTMAX_CLUSTER_TYPES(K, evenkeel::f16, evenkeel::f16, f16_f16)                       \
-  SOFTMAX_CLUSTER_TYPES(K, evenkeel::f16, float, f16_f32)                               \
+#define SOFTMAX_CLUSTER_KERNELS(K)                                    \
+  SOFTMAX_CLUSTER_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16) \
+  SOFTMAX_CLUSTER_TYPES(K, evenkeel::bf16, float, bf16_f32)           \
+  SOFTMAX_CLUSTER_TYPES(K, evenkeel::f16, evenkeel::f16, f16_f16)     \
+  SOFTMAX_CLUSTER_TYPES(K, evenkeel::f16, float, f16_f32)             \
   SOFTMAX_CLUSTER_TYPES(K, float, float, f32_f32)
 
 EVENKEEL_EXPORT(loss_softmax_cluster, SOFTMAX_CLUSTER_KERNELS)

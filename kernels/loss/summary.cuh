@@ -11,9 +11,9 @@ namespace evenkeel {
 // A row after the first pass.
 struct RowSummary {
   RowState state;
-  float inverse_sum;   // 1 / S
-  float others_p2;     // sum of p^2 without the target
-  float minus_log_p;   // sum over the unmasked classes of -log p
+  float inverse_sum;  // 1 / S
+  float others_p2;    // sum of p^2 without the target
+  float minus_log_p;  // sum over the unmasked classes of -log p
   float sum_z2;
   uint32_t argmax;
 };
@@ -27,7 +27,7 @@ EVENKEEL_DEVICE RowSummary summarise(RowPartial part, int64_t target, Moments mo
   rebase<Moments::kAll>(part, fmaxf(part.max, z));
 
   const float d = z - part.max;
-  const float e = expf(d);   // 0 when the target is masked
+  const float e = expf(d);  // 0 when the target is masked
   const float sum = part.sum + e;
   const float inverse = 1.0f / sum;
   RowState& state = row.state;
@@ -60,9 +60,9 @@ EVENKEEL_DEVICE RowSummary summarise(RowPartial part, int64_t target, Moments mo
 
 // What scales a token's gradient besides its row.
 struct RowInputs {
-  int64_t target;      // negative: ignored or out of range
+  int64_t target;  // negative: ignored or out of range
   float weight;
-  float loss_scale;    // upstream gradient of the loss times the reduction's scale
+  float loss_scale;  // upstream gradient of the loss times the reduction's scale
   float upstream_lp;
   float upstream_entropy;
   float upstream_lse;
@@ -200,14 +200,13 @@ EVENKEEL_DEVICE void report(const SoftmaxLossParams& params, int64_t token,
   store_if(params.p, token, expf(state.lp));
   store_if(params.entropy, token, state.entropy);
   store_if(params.sum_p2, token, state.sum_p2);
-  store_if(params.el2n, token,
-           sqrtf(summary.others_p2 + state.one_minus_p * state.one_minus_p));
+  store_if(params.el2n, token, sqrtf(summary.others_p2 + state.one_minus_p * state.one_minus_p));
   store_if(params.argmax, token, row.finite ? static_cast<int32_t>(summary.argmax) : 0);
   store_if(params.correct, token, static_cast<uint8_t>(correct));
   store_if(params.kept, token, static_cast<uint8_t>(row.kept));
-  store_if(params.flags, token,
-           static_cast<uint8_t>(kRowValid | (row.kept ? kRowKept : 0) |
-                                (correct ? kRowCorrect : 0)));
+  store_if(
+      params.flags, token,
+      static_cast<uint8_t>(kRowValid | (row.kept ? kRowKept : 0) | (correct ? kRowCorrect : 0)));
   if (params.state != nullptr) {
     RowState saved = state;
     saved.kept = row.kept ? 1.0f : 0.0f;

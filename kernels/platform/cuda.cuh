@@ -14,10 +14,10 @@ EVENKEEL_DEVICE unsigned char* dynamic_shared() {
 }  // namespace evenkeel::platform
 
 #define EVENKEEL_UNPAREN(...) __VA_ARGS__
-#define EVENKEEL_DEFINE_KERNEL(name, Params, threads, blocks, body)           \
-  extern "C" __global__ void __launch_bounds__(threads, blocks)               \
-      name(const __grid_constant__ Params params) {                           \
-    EVENKEEL_UNPAREN body(params);                                            \
+#define EVENKEEL_DEFINE_KERNEL(name, Params, threads, blocks, body) \
+  extern "C" __global__ void __launch_bounds__(threads, blocks)     \
+      name(const __grid_constant__ Params params) {                 \
+    EVENKEEL_UNPAREN body(params);                                  \
   }
 
 // A module's kernels, each under its exported name.

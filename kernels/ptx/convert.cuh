@@ -68,8 +68,7 @@ EVENKEEL_DEVICE uint32_t cvt_rn_f16x2(float low, float high) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 #else
-  return emulated::float_to_f16(low) |
-         (static_cast<uint32_t>(emulated::float_to_f16(high)) << 16);
+  return emulated::float_to_f16(low) | (static_cast<uint32_t>(emulated::float_to_f16(high)) << 16);
 #endif
 }
 

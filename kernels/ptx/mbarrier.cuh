@@ -38,10 +38,10 @@ EVENKEEL_DEVICE void mbarrier_arrive(uint64_t* barrier) {
 // mbarrier.expect_tx: announces `bytes` to the current phase without arriving.
 EVENKEEL_DEVICE void mbarrier_expect_tx(uint64_t* barrier, uint32_t bytes) {
 #if defined(__CUDACC__)
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 #else
   cuda_emulator::mbarrier_expect_tx(barrier, bytes);
 #endif
@@ -50,10 +50,10 @@ EVENKEEL_DEVICE void mbarrier_expect_tx(uint64_t* barrier, uint32_t bytes) {
 // mbarrier.arrive.expect_tx: announces `bytes` and arrives.
 EVENKEEL_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes) {
 #if defined(__CUDACC__)
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 #else
   cuda_emulator::mbarrier_arrive_expect_tx(barrier, bytes);
 #endif

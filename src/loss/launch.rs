@@ -14,10 +14,12 @@ const BATCH_SHARED_BYTES: u32 = 256;
 const CLUSTER_SHARED_LIMIT: u32 = 227 * 1024;
 /// `kMaxStages`.
 const MAX_STAGES: u32 = 4;
+/// Threads of a consumer group; with two groups and the producer's warp, the launch bound.
+const MAX_GROUP_THREADS: usize = 224;
 /// Threads of one block of the portable kernel, its launch bound.
-const BLOCK_THREADS: u32 = 384;
+const BLOCK_THREADS: u32 = 320;
 /// Threads of the one block that reduces a batch.
-const BATCH_THREADS: u32 = 1024;
+const BATCH_THREADS: u32 = 512;
 
 /// The kernel that does a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +94,7 @@ impl ClusterShape {
     /// one, and with two rows the copies never wait for the arithmetic. Clusters above 8 blocks
     /// are not portable; where the device holds none, 8 blocks with one row in flight remain.
     ///
-    /// A group has as many threads as give each about eight vectors, within 32 and 256: more threads
+    /// A group has as many threads as give each about eight vectors, within 32 and 224: more threads
     /// on a short row would only wait, and several such blocks share a multiprocessor. No
     /// measurement chose these numbers yet.
     pub(super) fn candidates(vocab: usize, element_bytes: usize) -> Vec<ClusterShape> {
@@ -101,10 +103,13 @@ impl ClusterShape {
             let share = vectors.div_ceil(cluster as usize);
             let stage_bytes = u32::try_from(share * 16).ok()?.max(16);
             let stages = (CLUSTER_SHARED_LIMIT - CLUSTER_HEADER_BYTES) / stage_bytes;
-            let group = share.div_ceil(8).next_power_of_two().clamp(32, 256) as u32;
+            let group = share
+                .div_ceil(8)
+                .next_multiple_of(32)
+                .clamp(32, MAX_GROUP_THREADS) as u32;
             (stages > 0).then_some(ClusterShape {
                 cluster,
-                stages: stages.min(if group < 256 { MAX_STAGES } else { 3 }),
+                stages: stages.min(MAX_STAGES),
                 stage_bytes,
                 threads: 2 * group + 32,
             })
@@ -209,7 +214,7 @@ mod tests {
                 for shape in ClusterShape::candidates(vocab, bytes) {
                     let launch = shape.launch(1);
                     assert!(launch.shared_bytes <= CLUSTER_SHARED_LIMIT);
-                    assert!(launch.block <= 544 && (launch.block - 32) % 64 == 0);
+                    assert!(launch.block <= 480 && (launch.block - 32) % 64 == 0);
                     assert!(
                         shape.stage_bytes as usize * shape.cluster as usize + 32 >= vocab * bytes
                     );
