@@ -94,7 +94,8 @@ EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& sha
   uint32_t parity = 1;  // a fresh barrier's phase before the first counts as complete
   for (int64_t token = walk.first; token < params.tokens; token += walk.stride) {
     uint32_t status = 0;
-    const int64_t target = load_target(params, token, status);
+    int64_t target = lane == 0 ? load_target(params, token, status) : kNoTarget;
+    target = __shfl_sync(0xffffffffu, target, 0);
     ptx::mbarrier_wait(&shared.empty[stage], parity);
     StageHeader& header = shared.header[stage];
     if (target != kNoTarget) {
