@@ -15,7 +15,7 @@ use crate::{
 
 mod layout;
 
-pub(crate) use self::layout::{Layout, check_length};
+pub(crate) use self::layout::{Layout, check_length, check_range};
 
 /// The most dimensions a view has.
 pub const MAX_RANK: usize = 4;

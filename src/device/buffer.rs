@@ -1,6 +1,6 @@
 //! Memory that belongs to a stream.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 #[cfg(feature = "emulator")]
 use super::emulated::EmulatedMemory;
@@ -8,7 +8,7 @@ use super::{Stream, cpu::HostMemory, cuda::CudaMemory, stream::Inner};
 use crate::{
     DType, Element, Error, Result, TensorMut, TensorRef,
     interop::access::{Source, SourceMut},
-    tensor::{Layout, check_length},
+    tensor::{Layout, check_length, check_range},
 };
 
 /// Contiguous memory of a shape and type, owned.
@@ -130,15 +130,35 @@ impl Buffer {
     /// - [`Error::Findings`] on the emulator, when something of it was never written.
     /// - What went wrong with earlier work on the stream, as [`Error::Cuda`].
     pub fn read<T: Element>(&self) -> Result<Vec<T>> {
-        self.check_dtype("Buffer::read", T::DTYPE)?;
-        let mut data = vec![T::zeroed(); self.elements()];
+        self.read_elements("Buffer::read", 0..self.elements())
+    }
+
+    /// As [`read`](Buffer::read), for a range of the elements in memory order.
+    ///
+    /// # Errors
+    /// As [`read`](Buffer::read), and [`Error::Argument`] when the range is not within the buffer.
+    pub fn read_range<T: Element>(&self, range: Range<usize>) -> Result<Vec<T>> {
+        const OP: &str = "Buffer::read_range";
+        check_range(OP, &range, self.elements())?;
+        self.read_elements(OP, range)
+    }
+
+    fn read_elements<T: Element>(&self, op: &'static str, range: Range<usize>) -> Result<Vec<T>> {
+        self.check_dtype(op, T::DTYPE)?;
+        let mut data = vec![T::zeroed(); range.len()];
+        if data.is_empty() {
+            return Ok(data);
+        }
+        let offset = range.start * size_of::<T>();
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         match &self.memory {
             Memory::Empty => {}
-            Memory::Cpu(memory) => bytes.copy_from_slice(memory.bytes()),
-            Memory::Cuda(memory) => memory.read(bytes)?,
+            Memory::Cpu(memory) => {
+                bytes.copy_from_slice(&memory.bytes()[offset..offset + bytes.len()]);
+            }
+            Memory::Cuda(memory) => memory.read(offset, bytes)?,
             #[cfg(feature = "emulator")]
-            Memory::Emulated(memory) => memory.read(bytes)?,
+            Memory::Emulated(memory) => memory.read(op, offset, bytes)?,
         }
         Ok(data)
     }
@@ -152,15 +172,39 @@ impl Buffer {
         const OP: &str = "Buffer::write";
         self.check_dtype(OP, T::DTYPE)?;
         check_length(OP, self.layout.shape(), data.len())?;
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        match &mut self.memory {
-            Memory::Empty => {}
-            Memory::Cpu(memory) => memory.bytes_mut().copy_from_slice(bytes),
-            Memory::Cuda(memory) => memory.write(bytes)?,
-            #[cfg(feature = "emulator")]
-            Memory::Emulated(memory) => memory.write(bytes)?,
+        self.write_bytes(0, bytemuck::cast_slice(data))
+    }
+
+    /// As [`write`](Buffer::write), over as many elements as `data` has, from element `start` on in
+    /// memory order.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the type is not the buffer's, or the data reaches beyond its end.
+    pub fn write_range<T: Element>(&mut self, start: usize, data: &[T]) -> Result<()> {
+        const OP: &str = "Buffer::write_range";
+        self.check_dtype(OP, T::DTYPE)?;
+        check_range(
+            OP,
+            &(start..start.saturating_add(data.len())),
+            self.elements(),
+        )?;
+        if data.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.write_bytes(start * size_of::<T>(), bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
+        match &mut self.memory {
+            Memory::Empty => Ok(()),
+            Memory::Cpu(memory) => {
+                memory.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            }
+            Memory::Cuda(memory) => memory.write(offset, bytes),
+            #[cfg(feature = "emulator")]
+            Memory::Emulated(memory) => memory.write(offset, bytes),
+        }
     }
 
     fn check_dtype(&self, op: &'static str, dtype: DType) -> Result<()> {

@@ -11,10 +11,17 @@ use crate::{Error, Result, Status};
 /// Alignment of host memory: two cache lines, and more than any vector load asks for.
 const ALIGNMENT: usize = 128;
 
+/// What the allocator aligns to without being asked. Zeroed memory of a larger alignment is written
+/// over by Rust's allocator; at this one it comes from the system as pages of zeros, untouched.
+const PLAIN_ALIGNMENT: usize = 16;
+
 /// A block of host memory, zeroed when it is made.
 pub(crate) struct HostMemory {
-    pointer: NonNull<u8>,
+    base: NonNull<u8>,
     layout: Layout,
+    /// Where the aligned part begins.
+    start: usize,
+    bytes: usize,
 }
 
 // SAFETY: the block is owned, plain bytes; access goes through references to its owner.
@@ -23,39 +30,47 @@ unsafe impl Send for HostMemory {}
 unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
-    /// `bytes` must not be zero.
     pub(crate) fn new(bytes: usize) -> Result<HostMemory> {
         let out_of_memory = || Error::OutOfMemory {
             bytes: bytes as u64,
         };
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| out_of_memory())?;
-        if bytes == 0 {
-            return Err(Error::argument("allocate", "bytes", "not 0", "0"));
-        }
-        // SAFETY: the layout's size is not zero.
-        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
-        Ok(HostMemory { pointer, layout })
+        let size = bytes.checked_add(ALIGNMENT).ok_or_else(out_of_memory)?;
+        let layout = Layout::from_size_align(size, PLAIN_ALIGNMENT).map_err(|_| out_of_memory())?;
+        // SAFETY: the layout's size is at least ALIGNMENT, not zero.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
+        let address = base.as_ptr() as usize;
+        Ok(HostMemory {
+            base,
+            layout,
+            start: address.next_multiple_of(ALIGNMENT) - address,
+            bytes,
+        })
+    }
+
+    fn pointer(&self) -> *mut u8 {
+        // SAFETY: `start` is less than ALIGNMENT, which the allocation has in excess of `bytes`.
+        unsafe { self.base.as_ptr().add(self.start) }
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.pointer.as_ptr() as u64
+        self.pointer() as u64
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the block is allocated with this size and was zeroed; `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.layout.size()) }
+        // SAFETY: these bytes lie in the block, which was zeroed; `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.pointer(), self.bytes) }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.bytes) }
     }
 }
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout, and freed once.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) }
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
 

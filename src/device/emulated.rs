@@ -142,25 +142,22 @@ impl EmulatedMemory {
     }
 
     /// Copies to the host what kernels or the host have written, and reports what nothing wrote.
-    pub(crate) fn read(&self, data: &mut [u8]) -> Result<()> {
-        if let Some(offset) = self
-            .memory
-            .first_uninitialised(0, data.len())
-            .map_err(in_buffer)?
-        {
+    pub(crate) fn read(&self, op: &str, offset: usize, data: &mut [u8]) -> Result<()> {
+        let missing = self.memory.first_uninitialised(offset, data.len());
+        if let Some(missing) = missing.map_err(in_buffer)? {
+            let element = missing / self.element;
             return Err(Error::Findings {
-                kernel: "Buffer::read".into(),
+                kernel: op.into(),
                 findings: vec![format!(
-                    "Uninitialised in Buffer::read: element {} was never written",
-                    offset / self.element
+                    "Uninitialised in {op}: element {element} was never written"
                 )],
             });
         }
-        self.memory.read(0, data).map_err(in_buffer)
+        self.memory.read(offset, data).map_err(in_buffer)
     }
 
-    pub(crate) fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.memory.write(0, data).map_err(in_buffer)
+    pub(crate) fn write(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        self.memory.write(offset, data).map_err(in_buffer)
     }
 }
 

@@ -342,7 +342,8 @@ fn span(rows: usize, columns: usize, row_stride: usize) -> Option<usize> {
     (rows - 1).checked_mul(row_stride)?.checked_add(columns)
 }
 
-fn check_range(op: &'static str, range: &Range<usize>, length: usize) -> Result<()> {
+/// That a range lies within `0..length`.
+pub(crate) fn check_range(op: &'static str, range: &Range<usize>, length: usize) -> Result<()> {
     if range.start <= range.end && range.end <= length {
         return Ok(());
     }

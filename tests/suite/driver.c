@@ -244,7 +244,7 @@ static Result allocate(uint64_t* address, size_t bytes) {
   if (bytes > (size_t)1 << 40) return kOutOfMemory;
   Allocation* made = malloc(sizeof(Allocation));
   made->bytes = bytes;
-  made->memory = malloc(bytes);
+  made->memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(made->memory, 0xff, bytes);
   pthread_mutex_lock(&lock);
   made->next = allocations;

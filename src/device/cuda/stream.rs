@@ -331,31 +331,40 @@ impl CudaMemory {
         self.address
     }
 
-    /// Waits for the stream and copies the memory to the host.
-    pub(crate) fn read(&self, data: &mut [u8]) -> Result<()> {
+    /// The address of a part, and as much of its length as there is memory.
+    fn part(&self, offset: usize, length: usize) -> (sys::CUdeviceptr, usize) {
+        let offset = offset.min(self.bytes);
+        (
+            self.address + offset as u64,
+            length.min(self.bytes - offset),
+        )
+    }
+
+    /// Waits for the stream and copies memory from `offset` on to the host.
+    pub(crate) fn read(&self, offset: usize, data: &mut [u8]) -> Result<()> {
         let stream = cuda(&self.work)?;
         stream.refuse_capture("Buffer::read", "end the capture first")?;
         stream.bind()?;
-        let length = data.len().min(self.bytes);
+        let (address, length) = self.part(offset, data.len());
         // SAFETY: the memory is alive and has that many bytes; `data` is borrowed until the
         // synchronisation below.
         check("cuMemcpyDtoHAsync", unsafe {
-            result::memcpy_dtoh_async(&mut data[..length], self.address, stream.handle())
+            result::memcpy_dtoh_async(&mut data[..length], address, stream.handle())
         })?;
         check("cuStreamSynchronize", stream.stream.synchronize())
     }
 
-    /// Copies `data` to the device in the stream's turn.
-    pub(crate) fn write(&mut self, data: &[u8]) -> Result<()> {
+    /// Copies `data` to `offset` in the stream's turn.
+    pub(crate) fn write(&mut self, offset: usize, data: &[u8]) -> Result<()> {
         let stream = cuda(&self.work)?;
         stream.refuse_capture("Buffer::write", "write before the capture begins")?;
         stream.bind()?;
-        let length = data.len().min(self.bytes);
+        let (address, length) = self.part(offset, data.len());
         // SAFETY: the memory is alive and has that many bytes. Pageable memory is staged before the
         // call returns (CUDA driver API, "API synchronization behavior"); for pinned memory the
         // copy is waited for below.
         check("cuMemcpyHtoDAsync", unsafe {
-            result::memcpy_htod_async(self.address, &data[..length], stream.handle())
+            result::memcpy_htod_async(address, &data[..length], stream.handle())
         })?;
         if is_pinned(data) {
             check("cuStreamSynchronize", stream.stream.synchronize())?;
