@@ -47,3 +47,8 @@ pub use error::{Error, Result, Status};
 #[doc(no_inline)]
 pub use evenkeel_emulator as emulator;
 pub use tensor::{TensorMut, TensorRef};
+
+/// The README's example, which is tested like the others.
+#[cfg(all(doctest, feature = "loss"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
