@@ -21,17 +21,17 @@
 
 // Defines the function the emulator calls in every thread; the body takes the parameters by const
 // reference, from memory that is read-only to the kernel, as __grid_constant__ is.
-#define CUDA_EMULATOR_ENTRY(name, Params, ...)                          \
-  extern "C" void cuda_emulator_entry_##name(const void* params) {      \
-    (__VA_ARGS__)(*static_cast<const Params*>(params));                 \
+#define CUDA_EMULATOR_ENTRY(name, Params, ...)                     \
+  extern "C" void cuda_emulator_entry_##name(const void* params) { \
+    (__VA_ARGS__)(*static_cast<const Params*>(params));            \
   }
 // One row of a table.
 #define CUDA_EMULATOR_KERNEL(name, Params, threads) \
-  {#name, &cuda_emulator_entry_##name, sizeof(Params), threads, __FILE__}
+  { #name, &cuda_emulator_entry_##name, sizeof(Params), threads, __FILE__ }
 // Defines `extern "C" const CudaEmulatorKernel* function(size_t* count)`.
-#define CUDA_EMULATOR_TABLE(function, ...)                                \
-  extern "C" const CudaEmulatorKernel* function(size_t* count) {          \
-    static const CudaEmulatorKernel table[] = {__VA_ARGS__};              \
-    *count = sizeof(table) / sizeof(table[0]);                            \
-    return table;                                                         \
+#define CUDA_EMULATOR_TABLE(function, ...)                       \
+  extern "C" const CudaEmulatorKernel* function(size_t* count) { \
+    static const CudaEmulatorKernel table[] = {__VA_ARGS__};     \
+    *count = sizeof(table) / sizeof(table[0]);                   \
+    return table;                                                \
   }

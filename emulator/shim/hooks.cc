@@ -73,22 +73,22 @@ void __sanitizer_cov_trace_pc() {
   }
 }
 
-#define ACCESS(size)                                                                              \
-  void __tsan_read##size(void* p) { access(p, size, 0, PC); }                                     \
-  void __tsan_write##size(void* p) { access(p, size, kWrite, PC); }                               \
-  void __tsan_unaligned_read##size(void* p) { access(p, size, kUnaligned, PC); }                  \
-  void __tsan_unaligned_write##size(void* p) { access(p, size, kWrite | kUnaligned, PC); }        \
-  void __tsan_volatile_read##size(void* p) { access(p, size, kVolatile, PC); }                    \
-  void __tsan_volatile_write##size(void* p) { access(p, size, kWrite | kVolatile, PC); }          \
-  void __tsan_unaligned_volatile_read##size(void* p) { access(p, size, kVolatile, PC); }          \
+#define ACCESS(size)                                                                               \
+  void __tsan_read##size(void* p) { access(p, size, 0, PC); }                                      \
+  void __tsan_write##size(void* p) { access(p, size, kWrite, PC); }                                \
+  void __tsan_unaligned_read##size(void* p) { access(p, size, kUnaligned, PC); }                   \
+  void __tsan_unaligned_write##size(void* p) { access(p, size, kWrite | kUnaligned, PC); }         \
+  void __tsan_volatile_read##size(void* p) { access(p, size, kVolatile, PC); }                     \
+  void __tsan_volatile_write##size(void* p) { access(p, size, kWrite | kVolatile, PC); }           \
+  void __tsan_unaligned_volatile_read##size(void* p) { access(p, size, kVolatile, PC); }           \
   void __tsan_unaligned_volatile_write##size(void* p) { access(p, size, kWrite | kVolatile, PC); } \
-  void __tsan_read_write##size(void* p) {                                                         \
-    access(p, size, 0, PC);                                                                       \
-    access(p, size, kWrite, PC);                                                                  \
-  }                                                                                               \
-  void __tsan_unaligned_read_write##size(void* p) {                                               \
-    access(p, size, kUnaligned, PC);                                                              \
-    access(p, size, kWrite | kUnaligned, PC);                                                     \
+  void __tsan_read_write##size(void* p) {                                                          \
+    access(p, size, 0, PC);                                                                        \
+    access(p, size, kWrite, PC);                                                                   \
+  }                                                                                                \
+  void __tsan_unaligned_read_write##size(void* p) {                                                \
+    access(p, size, kUnaligned, PC);                                                               \
+    access(p, size, kWrite | kUnaligned, PC);                                                      \
   }
 ACCESS(1)
 ACCESS(2)
@@ -131,51 +131,51 @@ void* cuda_emulator_memset(void* to, int value, size_t bytes) {
   return __builtin_memset(to, value, bytes);
 }
 
-#define ATOMIC(bits, type)                                                                      \
-  type __tsan_atomic##bits##_load(const volatile type* p, int order) {                          \
-    return atomic<type>(cuda_emulator::code::kLoad, p, 0, 0, order, PC);                        \
-  }                                                                                             \
-  void __tsan_atomic##bits##_store(volatile type* p, type v, int order) {                       \
-    atomic<type>(cuda_emulator::code::kStore, p, v, 0, order, PC);                              \
-  }                                                                                             \
-  type __tsan_atomic##bits##_exchange(volatile type* p, type v, int order) {                    \
-    return atomic<type>(cuda_emulator::code::kExchange, p, v, 0, order, PC);                    \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_add(volatile type* p, type v, int order) {                   \
-    return atomic<type>(cuda_emulator::code::kAdd, p, v, 0, order, PC);                         \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_sub(volatile type* p, type v, int order) {                   \
-    return atomic<type>(cuda_emulator::code::kSub, p, v, 0, order, PC);                         \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_and(volatile type* p, type v, int order) {                   \
-    return atomic<type>(cuda_emulator::code::kAnd, p, v, 0, order, PC);                         \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_or(volatile type* p, type v, int order) {                    \
-    return atomic<type>(cuda_emulator::code::kOr, p, v, 0, order, PC);                          \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_xor(volatile type* p, type v, int order) {                   \
-    return atomic<type>(cuda_emulator::code::kXor, p, v, 0, order, PC);                         \
-  }                                                                                             \
-  type __tsan_atomic##bits##_fetch_nand(volatile type* p, type v, int order) {                  \
-    return atomic<type>(cuda_emulator::code::kNand, p, v, 0, order, PC);                        \
-  }                                                                                             \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile type* p, type* expected, type v,   \
-                                                    int order, int) {                           \
-    const type old = atomic<type>(cuda_emulator::code::kCas, p, v, *expected, order, PC);       \
-    const bool same = old == *expected;                                                         \
-    *expected = old;                                                                            \
-    return same;                                                                                \
-  }                                                                                             \
-  int __tsan_atomic##bits##_compare_exchange_weak(volatile type* p, type* expected, type v,     \
-                                                  int order, int) {                             \
-    const type old = atomic<type>(cuda_emulator::code::kCas, p, v, *expected, order, PC);       \
-    const bool same = old == *expected;                                                         \
-    *expected = old;                                                                            \
-    return same;                                                                                \
-  }                                                                                             \
-  type __tsan_atomic##bits##_compare_exchange_val(volatile type* p, type expected, type v,      \
-                                                  int order, int) {                             \
-    return atomic<type>(cuda_emulator::code::kCas, p, v, expected, order, PC);                  \
+#define ATOMIC(bits, type)                                                                    \
+  type __tsan_atomic##bits##_load(const volatile type* p, int order) {                        \
+    return atomic<type>(cuda_emulator::code::kLoad, p, 0, 0, order, PC);                      \
+  }                                                                                           \
+  void __tsan_atomic##bits##_store(volatile type* p, type v, int order) {                     \
+    atomic<type>(cuda_emulator::code::kStore, p, v, 0, order, PC);                            \
+  }                                                                                           \
+  type __tsan_atomic##bits##_exchange(volatile type* p, type v, int order) {                  \
+    return atomic<type>(cuda_emulator::code::kExchange, p, v, 0, order, PC);                  \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_add(volatile type* p, type v, int order) {                 \
+    return atomic<type>(cuda_emulator::code::kAdd, p, v, 0, order, PC);                       \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_sub(volatile type* p, type v, int order) {                 \
+    return atomic<type>(cuda_emulator::code::kSub, p, v, 0, order, PC);                       \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_and(volatile type* p, type v, int order) {                 \
+    return atomic<type>(cuda_emulator::code::kAnd, p, v, 0, order, PC);                       \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_or(volatile type* p, type v, int order) {                  \
+    return atomic<type>(cuda_emulator::code::kOr, p, v, 0, order, PC);                        \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_xor(volatile type* p, type v, int order) {                 \
+    return atomic<type>(cuda_emulator::code::kXor, p, v, 0, order, PC);                       \
+  }                                                                                           \
+  type __tsan_atomic##bits##_fetch_nand(volatile type* p, type v, int order) {                \
+    return atomic<type>(cuda_emulator::code::kNand, p, v, 0, order, PC);                      \
+  }                                                                                           \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile type* p, type* expected, type v, \
+                                                    int order, int) {                         \
+    const type old = atomic<type>(cuda_emulator::code::kCas, p, v, *expected, order, PC);     \
+    const bool same = old == *expected;                                                       \
+    *expected = old;                                                                          \
+    return same;                                                                              \
+  }                                                                                           \
+  int __tsan_atomic##bits##_compare_exchange_weak(volatile type* p, type* expected, type v,   \
+                                                  int order, int) {                           \
+    const type old = atomic<type>(cuda_emulator::code::kCas, p, v, *expected, order, PC);     \
+    const bool same = old == *expected;                                                       \
+    *expected = old;                                                                          \
+    return same;                                                                              \
+  }                                                                                           \
+  type __tsan_atomic##bits##_compare_exchange_val(volatile type* p, type expected, type v,    \
+                                                  int order, int) {                           \
+    return atomic<type>(cuda_emulator::code::kCas, p, v, expected, order, PC);                \
   }
 ATOMIC(8, uint8_t)
 ATOMIC(16, uint16_t)

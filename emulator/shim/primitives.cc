@@ -19,8 +19,7 @@ void cuda_emulator_core_copy(void* context, uint32_t op, void* destination, cons
 void cuda_emulator_core_group(void* context, uint32_t op, int32_t pending, void* bar,
                               const void* pc);
 void* cuda_emulator_core_map_shared(void* context, void* own, uint32_t rank, const void* pc);
-void cuda_emulator_core_setmaxnreg(void* context, int32_t count, uint32_t increase,
-                                   const void* pc);
+void cuda_emulator_core_setmaxnreg(void* context, int32_t count, uint32_t increase, const void* pc);
 void cuda_emulator_core_pause(void* context, const void* pc);
 [[noreturn]] void cuda_emulator_core_trap(void* context, const char* message, const void* pc);
 [[noreturn]] void cuda_emulator_core_outside(const char* what);

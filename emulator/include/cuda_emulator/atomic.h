@@ -10,8 +10,8 @@ using code::Scope;
 template <class T>
 __forceinline__ T atomic(code::Atomic op, const volatile T* address, T value, T compare,
                          Order order, Scope scope) {
-  return from_bits<T>(cuda_emulator_atomic(op, address, sizeof(T), to_bits(value),
-                                           to_bits(compare), order, scope));
+  return from_bits<T>(
+      cuda_emulator_atomic(op, address, sizeof(T), to_bits(value), to_bits(compare), order, scope));
 }
 
 template <class T>
@@ -50,8 +50,7 @@ __forceinline__ constexpr code::Atomic add_code() {
 }
 // atom.add with an order: returns the old value.
 template <class T>
-__forceinline__ T atom_add(T* address, typename Identity<T>::type value, Order order,
-                           Scope scope) {
+__forceinline__ T atom_add(T* address, typename Identity<T>::type value, Order order, Scope scope) {
   return atomic<T>(add_code<T>(), address, value, T(), order, scope);
 }
 template <class T>
@@ -72,21 +71,20 @@ __forceinline__ void red_add(T* address, typename Identity<T>::type value, Order
 }
 }  // namespace cuda_emulator
 
-#define CUDA_EMULATOR_ATOMIC_SCOPED(name, type, op, scope)                                 \
-  __forceinline__ type name(type* address, type value) {                                   \
-    return cuda_emulator::atomic<type>(cuda_emulator::code::op, address, value, value,     \
-                                       cuda_emulator::code::kRelaxed,                      \
-                                       cuda_emulator::code::scope);                        \
+#define CUDA_EMULATOR_ATOMIC_SCOPED(name, type, op, scope)                                         \
+  __forceinline__ type name(type* address, type value) {                                           \
+    return cuda_emulator::atomic<type>(cuda_emulator::code::op, address, value, value,             \
+                                       cuda_emulator::code::kRelaxed, cuda_emulator::code::scope); \
   }
-#define CUDA_EMULATOR_ATOMIC(name, type, op)                          \
-  CUDA_EMULATOR_ATOMIC_SCOPED(name, type, op, kScopeGpu)              \
-  CUDA_EMULATOR_ATOMIC_SCOPED(name##_block, type, op, kScopeCta)      \
+#define CUDA_EMULATOR_ATOMIC(name, type, op)                     \
+  CUDA_EMULATOR_ATOMIC_SCOPED(name, type, op, kScopeGpu)         \
+  CUDA_EMULATOR_ATOMIC_SCOPED(name##_block, type, op, kScopeCta) \
   CUDA_EMULATOR_ATOMIC_SCOPED(name##_system, type, op, kScopeSys)
-#define CUDA_EMULATOR_ATOMIC_INTEGERS(name, op_signed, op_unsigned)   \
-  CUDA_EMULATOR_ATOMIC(name, int, op_signed)                          \
-  CUDA_EMULATOR_ATOMIC(name, unsigned, op_unsigned)                   \
-  CUDA_EMULATOR_ATOMIC(name, long long, op_signed)                    \
-  CUDA_EMULATOR_ATOMIC(name, unsigned long long, op_unsigned)         \
+#define CUDA_EMULATOR_ATOMIC_INTEGERS(name, op_signed, op_unsigned) \
+  CUDA_EMULATOR_ATOMIC(name, int, op_signed)                        \
+  CUDA_EMULATOR_ATOMIC(name, unsigned, op_unsigned)                 \
+  CUDA_EMULATOR_ATOMIC(name, long long, op_signed)                  \
+  CUDA_EMULATOR_ATOMIC(name, unsigned long long, op_unsigned)       \
   CUDA_EMULATOR_ATOMIC(name, unsigned long, op_unsigned)
 CUDA_EMULATOR_ATOMIC_INTEGERS(atomicAdd, kAdd, kAdd)
 CUDA_EMULATOR_ATOMIC_INTEGERS(atomicSub, kSub, kSub)
@@ -105,11 +103,11 @@ CUDA_EMULATOR_ATOMIC(atomicDec, unsigned, kDec)
 #undef CUDA_EMULATOR_ATOMIC
 #undef CUDA_EMULATOR_ATOMIC_SCOPED
 
-#define CUDA_EMULATOR_CAS(type)                                                                \
-  __forceinline__ type atomicCAS(type* address, type compare, type value) {                    \
-    return cuda_emulator::atomic<type>(cuda_emulator::code::kCas, address, value, compare,     \
-                                       cuda_emulator::code::kRelaxed,                          \
-                                       cuda_emulator::code::kScopeGpu);                        \
+#define CUDA_EMULATOR_CAS(type)                                                            \
+  __forceinline__ type atomicCAS(type* address, type compare, type value) {                \
+    return cuda_emulator::atomic<type>(cuda_emulator::code::kCas, address, value, compare, \
+                                       cuda_emulator::code::kRelaxed,                      \
+                                       cuda_emulator::code::kScopeGpu);                    \
   }
 CUDA_EMULATOR_CAS(int)
 CUDA_EMULATOR_CAS(unsigned)

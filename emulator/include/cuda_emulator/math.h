@@ -96,8 +96,8 @@ __forceinline__ float __exp10f(float x) { return exp10f(x); }
 __forceinline__ int __float2int_rn(float x) { return static_cast<int>(rintf(x)); }
 __forceinline__ int __float2int_rz(float x) { return static_cast<int>(x); }
 
-#define CUDA_EMULATOR_MIN_MAX(type)                                            \
-  __forceinline__ type min(type a, type b) { return b < a ? b : a; }           \
+#define CUDA_EMULATOR_MIN_MAX(type)                                  \
+  __forceinline__ type min(type a, type b) { return b < a ? b : a; } \
   __forceinline__ type max(type a, type b) { return a < b ? b : a; }
 CUDA_EMULATOR_MIN_MAX(int)
 CUDA_EMULATOR_MIN_MAX(unsigned)

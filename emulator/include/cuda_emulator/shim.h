@@ -21,31 +21,94 @@ struct CudaEmulatorKernel {
 // The codes below are mirrored in src/exec/codes.rs; a test compares them.
 namespace cuda_emulator::code {
 enum Warp : uint32_t {
-  kSyncwarp, kShuffle, kShuffleUp, kShuffleDown, kShuffleXor, kBallot, kAll, kAny, kMatchAny,
-  kMatchAll, kReduceAdd, kReduceMinU, kReduceMaxU, kReduceMinS, kReduceMaxS, kReduceAnd, kReduceOr,
-  kReduceXor, kElect, kActivemask
+  kSyncwarp,
+  kShuffle,
+  kShuffleUp,
+  kShuffleDown,
+  kShuffleXor,
+  kBallot,
+  kAll,
+  kAny,
+  kMatchAny,
+  kMatchAll,
+  kReduceAdd,
+  kReduceMinU,
+  kReduceMaxU,
+  kReduceMinS,
+  kReduceMaxS,
+  kReduceAnd,
+  kReduceOr,
+  kReduceXor,
+  kElect,
+  kActivemask
 };
 enum Barrier : uint32_t {
-  kSyncthreads, kSyncthreadsCount, kSyncthreadsAnd, kSyncthreadsOr, kBarSync, kBarArrive
+  kSyncthreads,
+  kSyncthreadsCount,
+  kSyncthreadsAnd,
+  kSyncthreadsOr,
+  kBarSync,
+  kBarArrive
 };
 enum Cluster : uint32_t { kClusterArrive, kClusterWait };
 enum Mbarrier : uint32_t {
-  kInit, kInval, kArrive, kArriveExpectTx, kExpectTx, kArriveRemote, kArriveRemoteExpectTx,
-  kTryWaitParity, kTestWaitParity
+  kInit,
+  kInval,
+  kArrive,
+  kArriveExpectTx,
+  kExpectTx,
+  kArriveRemote,
+  kArriveRemoteExpectTx,
+  kTryWaitParity,
+  kTestWaitParity
 };
-enum Fence : uint32_t { kFenceCta, kFenceCluster, kFenceGpu, kFenceSys, kFenceProxyAsync,
-                        kFenceMbarrierInit };
+enum Fence : uint32_t {
+  kFenceCta,
+  kFenceCluster,
+  kFenceGpu,
+  kFenceSys,
+  kFenceProxyAsync,
+  kFenceMbarrierInit
+};
 enum Atomic : uint32_t {
-  kLoad, kStore, kExchange, kCas, kAdd, kSub, kAnd, kOr, kXor, kMinS, kMaxS, kMinU, kMaxU, kInc,
-  kDec, kAddF32, kAddF64, kNand
+  kLoad,
+  kStore,
+  kExchange,
+  kCas,
+  kAdd,
+  kSub,
+  kAnd,
+  kOr,
+  kXor,
+  kMinS,
+  kMaxS,
+  kMinU,
+  kMaxU,
+  kInc,
+  kDec,
+  kAddF32,
+  kAddF64,
+  kNand
 };
 enum Order : uint32_t { kRelaxed, kAcquire, kRelease, kAcqRel };
 enum Scope : uint32_t { kScopeCta, kScopeCluster, kScopeGpu, kScopeSys };
 enum Copy : uint32_t {
-  kCpAsync, kBulkGlobalToShared, kBulkMulticast, kBulkSharedToGlobal, kBulkSharedToShared, kStAsync
+  kCpAsync,
+  kBulkGlobalToShared,
+  kBulkMulticast,
+  kBulkSharedToGlobal,
+  kBulkSharedToShared,
+  kStAsync
 };
-enum Group : uint32_t { kCpCommit, kCpWait, kCpMbarrierArrive, kCpMbarrierArriveNoinc, kBulkCommit,
-                        kBulkWait, kBulkWaitRead };
+enum Group : uint32_t {
+  kCpCommit,
+  kCpWait,
+  kCpMbarrierArrive,
+  kCpMbarrierArriveNoinc,
+  kBulkCommit,
+  kBulkWait,
+  kBulkWaitRead
+};
 }  // namespace cuda_emulator::code
 
 extern "C" {

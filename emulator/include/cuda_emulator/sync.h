@@ -36,7 +36,9 @@ __forceinline__ void fence_cluster() { cuda_emulator_fence(code::kFenceCluster);
 // Orders this thread's generic accesses to shared memory before later accesses of the async proxy.
 __forceinline__ void fence_proxy_async() { cuda_emulator_fence(code::kFenceProxyAsync); }
 // Makes mbarrier_init of this thread visible to the cluster and to the async proxy.
-__forceinline__ void fence_mbarrier_init_cluster() { cuda_emulator_fence(code::kFenceMbarrierInit); }
+__forceinline__ void fence_mbarrier_init_cluster() {
+  cuda_emulator_fence(code::kFenceMbarrierInit);
+}
 
 __forceinline__ void mbarrier_init(uint64_t* bar, uint32_t count) {
   cuda_emulator_mbarrier(code::kInit, bar, count, code::kScopeCta);

@@ -17,16 +17,16 @@
 // for all of them: use cuda_emulator::dynamic_shared().
 #define __shared__ static_assert(false, "the emulator has dynamic shared memory only");
 
-#define CUDA_EMULATOR_VECTOR(name, type, alignment2, alignment4)                                 \
-  struct alignas(alignment2) name##2 {                                                           \
-    type x, y;                                                                                   \
-  };                                                                                             \
-  struct alignas(alignment4) name##4 {                                                           \
-    type x, y, z, w;                                                                             \
-  };                                                                                             \
+#define CUDA_EMULATOR_VECTOR(name, type, alignment2, alignment4)                                  \
+  struct alignas(alignment2) name##2 {                                                            \
+    type x, y;                                                                                    \
+  };                                                                                              \
+  struct alignas(alignment4) name##4 {                                                            \
+    type x, y, z, w;                                                                              \
+  };                                                                                              \
   inline __attribute__((always_inline)) name##2 make_##name##2(type x, type y) { return {x, y}; } \
-  inline __attribute__((always_inline)) name##4 make_##name##4(type x, type y, type z, type w) { \
-    return {x, y, z, w};                                                                         \
+  inline __attribute__((always_inline)) name##4 make_##name##4(type x, type y, type z, type w) {  \
+    return {x, y, z, w};                                                                          \
   }
 
 CUDA_EMULATOR_VECTOR(char, signed char, 2, 4)

@@ -80,10 +80,10 @@ __forceinline__ unsigned __match_all_sync(unsigned mask, T value, int* predicate
   return lanes;
 }
 
-#define CUDA_EMULATOR_REDUCE(name, type, op)                                                \
-  __forceinline__ type name(unsigned mask, type value) {                                    \
-    return static_cast<type>(cuda_emulator_warp(cuda_emulator::code::op, mask,              \
-                                                static_cast<unsigned>(value), 0, 0));       \
+#define CUDA_EMULATOR_REDUCE(name, type, op)                                                    \
+  __forceinline__ type name(unsigned mask, type value) {                                        \
+    return static_cast<type>(                                                                   \
+        cuda_emulator_warp(cuda_emulator::code::op, mask, static_cast<unsigned>(value), 0, 0)); \
   }
 CUDA_EMULATOR_REDUCE(__reduce_add_sync, unsigned, kReduceAdd)
 CUDA_EMULATOR_REDUCE(__reduce_add_sync, int, kReduceAdd)

@@ -10,8 +10,8 @@ struct Args {
   long long n;
 };
 
-#define WRONG_AND_RIGHT(name)                           \
-  CUDA_EMULATOR_ENTRY(name##_wrong, Args, name<false>)  \
+#define WRONG_AND_RIGHT(name)                          \
+  CUDA_EMULATOR_ENTRY(name##_wrong, Args, name<false>) \
   CUDA_EMULATOR_ENTRY(name##_right, Args, name<true>)
 #define ROWS(name) \
   CUDA_EMULATOR_KERNEL(name##_wrong, Args, 1024), CUDA_EMULATOR_KERNEL(name##_right, Args, 1024)
