@@ -16,12 +16,43 @@
 //! # Ok::<(), evenkeel::Error>(())
 //! ```
 //!
+//! # Operations and devices
+//!
+//! | | what it computes | CUDA 9.0, 10.x | CUDA 8.x, 12.x | emulated | CPU |
+//! |---|---|---|---|---|---|
+//! | [`loss::SoftmaxLoss`] | objectives on the target's probability, value and gradient | each logit read once | read twice | the GPU's kernels | formulas in `f64` |
+//! | [`loss::LogProbs`] | log-probabilities, entropies and lse of given tokens, with a gradient | as above | as above | as above | as above |
+//!
+//! An operation is configured, prepared for a stream and called:
+//!
+//! ```
+//! # #[cfg(feature = "loss")] {
+//! use evenkeel::Device;
+//! use evenkeel::loss::{Objective, SoftmaxLoss};
+//!
+//! let stream = Device::best()?.stream()?; // a GPU where one answers, else the CPU
+//! let mut logits = stream.upload(&[2, 3], &[1.0_f32, 2.0, 0.5, 0.0, 0.0, 0.0])?;
+//! let targets = stream.upload(&[2], &[1_i64, 2])?;
+//!
+//! let op = SoftmaxLoss::new(Objective::Linear).prepare(&stream)?;
+//! let loss = op.forward_backward_in_place(logits.view_mut(), targets.view())?;
+//! assert!((loss.read()? - 0.519).abs() < 1e-3);
+//! let gradient = logits.read::<f32>()?; // the logits became their gradients
+//! assert!(gradient[1] < 0.0 && gradient[0] > 0.0);
+//! # }
+//! # Ok::<(), evenkeel::Error>(())
+//! ```
+//!
+//! # Who waits, and what fails
+//!
 //! Work on a stream is asynchronous: [`Buffer::read`], [`Stream::check`] and
 //! [`Stream::synchronize`] wait for it, and nothing else does. Nothing panics on what a caller
 //! passes in: every constructor and operation returns [`Result`].
 
 // A build without operations has nobody who launches or calls the reference.
 #![cfg_attr(not(feature = "loss"), allow(dead_code))]
+// The overview names operations that a build may leave out.
+#![cfg_attr(not(feature = "loss"), allow(rustdoc::broken_intra_doc_links))]
 #![warn(
     missing_docs,
     unsafe_op_in_unsafe_fn,

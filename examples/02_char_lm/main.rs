@@ -18,12 +18,12 @@
 //! With the default text and seeds 1 to 3:
 //! - from scratch, Nll has the lowest cross entropy; Linear falls far behind, and objectives that
 //!   count only what the model already believes (thresholds, Power(10)) learn next to nothing;
-//! - from the warm start with wrong targets, Nll is the one that loses: Power(0.5), the threshold,
-//!   Deft and Linear all stay more accurate, and Power(-0.5), which leans against the prior, does
-//!   worst but for Power(10), which leans on it too much for a character model;
-//! - Power(0.5) is the most accurate everywhere, by least where Nll is right;
-//! - what leans on the prior also sharpens it: such objectives pay in cross entropy for what they
-//!   gain in accuracy, and only with wrong targets does one of them (Deft) win in both.
+//! - from the warm start with wrong targets, Nll and what leans against the prior (Focal(2), worse
+//!   Power(-0.5)) lose most of what the model knew; Power(0.5), the threshold, Deft and Linear lose
+//!   little or nothing. Power(10) leans too much on a prior as weak as this one in every column;
+//! - Power(0.5) is the most accurate everywhere, by least where targets are right;
+//! - what leans on the prior also sharpens it: more accuracy is paid for in cross entropy, except
+//!   with wrong targets from the warm start, where Deft beats Nll in both.
 //!
 //! The text is the file's, or this package's own documents and sources. Everything that is random
 //! follows from the seed.

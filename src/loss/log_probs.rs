@@ -5,7 +5,7 @@ use super::arguments::{LossInputs, Statistic, Upstream};
 use super::{LossResult, Objective, PreparedSoftmaxLoss, Reduction, SoftmaxLoss};
 use crate::{Buffer, Error, Result, Stream, TensorMut, TensorRef};
 
-/// lp_t = log softmax(z_t)[y_t], H_t and lse_t of each token, without a loss; to be prepared.
+/// lp_t = log softmax(z_t) at the target, H_t and lse_t of each token, without a loss; to be prepared.
 ///
 /// The caller builds a loss of its own from them and hands back its gradients in lp, H and lse:
 /// d lp/dz_j = `[j = y]` - p_j, d H/dz_j = -p_j (log p_j + H), d lse/dz_j = p_j.
