@@ -15,6 +15,8 @@ const FLAGS: &[&str] = &[
     "--param=tsan-distinguish-volatile=1",
     // A call in every basic block bounds the steps of a thread: an endless loop is a finding.
     "-fsanitize-coverage=trace-pc",
+    // A loop that never ends stays one.
+    "-fno-finite-loops",
     // Abandoned threads are not unwound, and g++ would otherwise contract a*b+c.
     "-fno-exceptions",
     "-fno-rtti",

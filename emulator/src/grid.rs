@@ -223,6 +223,9 @@ impl Workers<'_> {
                 break;
             }
             let Some((index, has_turn)) = self.choose(&mut board, &mine) else {
+                if board.unfinished == 0 {
+                    break;
+                }
                 board = self
                     .changed
                     .wait(board)
@@ -296,6 +299,9 @@ impl Workers<'_> {
                 return Some((turn, true));
             }
             _ => {}
+        }
+        while board.stages.get(board.started) == Some(&Stage::Finished) {
+            board.started += 1;
         }
         let next = board.started;
         if mine.is_empty() && next < board.limit(self.resident).min(board.stages.len()) {

@@ -215,12 +215,18 @@ impl Cluster {
             let threads = &self.threads[first..first + self.cta_threads as usize];
             if !threads.iter().any(|thread| thread.base.get(tid) >= clock) {
                 let exiting = self.current;
-                self.current = tid;
+                let agent = (tid as usize).checked_sub(self.threads.len());
+                self.current = agent.map_or(tid, |agent| self.issuer(agent));
                 self.finding(FindingKind::ExitedPeer, pc, 0, |c| {
                     let [x, y, z] = c.ctas[cta].block;
+                    let what = if agent.is_some() {
+                        "starts a copy that uses"
+                    } else {
+                        "accesses"
+                    };
                     format!(
-                        "accesses shared memory of block ({x}, {y}, {z}), and nothing orders the \
-                         access before that block's exit"
+                        "{what} shared memory of block ({x}, {y}, {z}), and nothing orders that \
+                         before the block's exit"
                     )
                 });
                 self.current = exiting;

@@ -114,6 +114,11 @@ impl Cluster {
         Ok((first + slot, clock))
     }
 
+    /// The thread that issued an agent's present work.
+    pub(super) fn issuer(&self, agent: usize) -> u32 {
+        self.agents.get(agent).map_or(0, |agent| agent.issuer)
+    }
+
     pub(super) fn copy(&mut self, request: &Request, pc: usize) -> Flow {
         let result = match request.op {
             CopyOp::CpAsync => self.cp_async(request, pc),

@@ -120,10 +120,7 @@ impl Cluster {
             if tid < self.threads.len() {
                 return self.name(tid as u32);
             }
-            let issuer = self
-                .agents
-                .get(tid - self.threads.len())
-                .map_or(0, |agent| agent.issuer);
+            let issuer = self.issuer(tid - self.threads.len());
             return format!("an asynchronous copy of {}", self.name(issuer));
         }
         run.name_foreign(cluster_of(e), tid as u32)

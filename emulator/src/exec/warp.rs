@@ -49,10 +49,12 @@ impl Cluster {
             let message = format!("{op:?} with mask {mask:#010x}: lane {gone} has exited");
             return self.fatal(FindingKind::WarpMisuse, pc, message, 0);
         }
-        let clash = warp
-            .meets
-            .iter()
-            .find(|m| m.mask & mask != 0 && (m.mask != mask || m.op != op));
+        // A lane this call needs waits in a primitive that needs the caller: neither can complete.
+        let clash = warp.meets.iter().find(|meet| {
+            meet.arrived & mask != 0
+                && meet.mask >> lane & 1 == 1
+                && (meet.mask != mask || meet.op != op)
+        });
         if let Some(clash) = clash {
             let message = format!(
                 "{op:?} with mask {mask:#010x}, while lanes it names wait in {:?} with mask {:#010x}{{at}}",

@@ -25,7 +25,13 @@ macro_rules! tables {
     };
 }
 
-tables!(block: test_block);
+tables!(
+    asynchronous: test_async,
+    block: test_block,
+    cluster: test_cluster,
+    memory: test_memory,
+    warp: test_warp,
+);
 
 /// Mirrors `Args` of tests/kernels/test_kernel.h.
 #[derive(Clone, Copy)]

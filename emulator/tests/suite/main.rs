@@ -1,4 +1,8 @@
 //! Wrong kernels are caught where they are wrong; right ones pass; numbers are exact.
 
+mod asynchronous;
 mod block;
+mod cluster;
 mod harness;
+mod memory;
+mod warp;
