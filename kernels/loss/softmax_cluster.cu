@@ -49,21 +49,22 @@ struct StageHeader {
 };
 
 struct alignas(16) ClusterShared {
-  // A receiver reads row k's partials while row k + 1's arrive: two boxes in turn suffice, since a
-  // sender reaches row k + 2 only after this block sent its own partial of row k + 1.
+  // Of each group, the partials of two rows: those that are read and those that arrive.
   uint4 inbox[kGroups][2][kMaxCluster][kPartialVectors];
   RowPartial warps[kGroups][kMaxGroupWarps];
   RowCoefficients row[kGroups];
   StageHeader header[kMaxStages];
-  uint64_t full[kMaxStages];
+  uint64_t full[kMaxStages][kGroups];
   uint64_t empty[kMaxStages];
   uint64_t inbox_full[kGroups][2];
+  // In each sender: the blocks that have read what it sent into this box.
+  uint64_t inbox_read[kGroups][2];
 };
 
 // The slices follow; bulk copies need multiples of 16 bytes. Small enough that three slices of
 // 151936 bf16 logits over four blocks still fit.
 inline constexpr int kSliceOffset = sizeof(ClusterShared);
-static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4416, "src/loss/launch.rs states it");
+static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4480, "src/loss/launch.rs states it");
 
 // Block `rank`'s run of the row's vectors.
 struct ClusterSlice {
@@ -79,34 +80,55 @@ EVENKEEL_DEVICE ClusterSlice cluster_slice(const RowShape& shape, uint32_t rank,
   return {{shape.head + first * kVectorElements<T>, static_cast<int>(end - first)}, first};
 }
 
-// The rows of a cluster: the k-th is token `first + k * stride`.
+// The rows of a cluster: the k-th is token `first + k * stride`, the work of group k % kGroups.
 struct RowWalk {
   int64_t first;
   int64_t stride;
 };
+
+// Where the k-th row stays, and which phases of its barriers are its own. A stage has a full
+// barrier for each group: with one for both and an odd number of stages, the phases that a group
+// waits for would all have one parity, and a group that runs ahead of a late copy for the other
+// group would take an old phase for its own.
+struct RowSlot {
+  uint32_t stage;
+  uint64_t* full;
+  uint32_t full_parity;
+  uint64_t* empty;
+  uint32_t empty_parity;  // a fresh barrier's phase before the first counts as complete
+};
+
+EVENKEEL_DEVICE RowSlot row_slot(ClusterShared& shared, uint32_t stages, uint32_t k) {
+  const uint32_t stage = k % stages;
+  // A stage comes to the same group again after lcm(stages, kGroups) rows.
+  const uint32_t period = stages % kGroups == 0 ? stages : stages * kGroups;
+  return {stage, &shared.full[stage][k % kGroups], k / period % 2, &shared.empty[stage],
+          (k / stages + 1) % 2};
+}
 
 // Whole warp. Fills the stages in turn, waiting for the consumers to leave them.
 template <typename T>
 EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& shared,
                              unsigned char* slices, RowWalk walk, uint32_t rank, uint32_t blocks) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  uint32_t stage = 0;
-  uint32_t parity = 1;  // a fresh barrier's phase before the first counts as complete
-  for (int64_t token = walk.first; token < params.tokens; token += walk.stride) {
+  uint32_t k = 0;
+  for (int64_t token = walk.first; token < params.tokens; token += walk.stride, ++k) {
+    const RowSlot slot = row_slot(shared, params.stages, k);
     uint32_t status = 0;
     int64_t target = lane == 0 ? load_target(params, token, status) : kNoTarget;
     target = __shfl_sync(0xffffffffu, target, 0);
-    ptx::mbarrier_wait(&shared.empty[stage], parity);
-    StageHeader& header = shared.header[stage];
+    ptx::mbarrier_wait(slot.empty, slot.empty_parity);
+    StageHeader& header = shared.header[slot.stage];
     if (target != kNoTarget) {
       const T* const logits = static_cast<const T*>(params.logits) + token * params.logits_stride;
       const RowShape shape = row_shape(logits, params.vocab);
       const ClusterSlice part = cluster_slice<T>(shape, rank, blocks);
       if (lane == 0 && part.slice.vectors > 0) {
         const uint32_t bytes = static_cast<uint32_t>(part.slice.vectors) * 16;
-        ptx::mbarrier_expect_tx(&shared.full[stage], bytes);
-        ptx::bulk_copy_global_to_shared(slices + static_cast<size_t>(stage) * params.stage_bytes,
-                                        logits + part.slice.column, bytes, &shared.full[stage]);
+        ptx::mbarrier_expect_tx(slot.full, bytes);
+        ptx::bulk_copy_global_to_shared(
+            slices + static_cast<size_t>(slot.stage) * params.stage_bytes,
+            logits + part.slice.column, bytes, slot.full);
       }
       // The copy is on its way; these loads' latency hides behind it.
       if (rank == 0 && lane < shape.edges) {
@@ -120,11 +142,7 @@ EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& sha
     }
     // Orders every lane's stores to the header before the arrival that publishes them.
     __syncwarp();
-    if (lane == 0) ptx::mbarrier_arrive(&shared.full[stage]);
-    if (++stage == params.stages) {
-      stage = 0;
-      parity ^= 1;
-    }
+    if (lane == 0) ptx::mbarrier_arrive(slot.full);
   }
 }
 
@@ -176,6 +194,9 @@ EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int 
     ptx::mbarrier_arrive_expect_tx(arrived,
                                    blocks * kVectors * static_cast<uint32_t>(sizeof(uint4)));
   }
+  // What this block sent into the boxes two rows ago must have been read. The first two rows pass.
+  uint64_t* const read = &shared.inbox_read[group][box];
+  ptx::mbarrier_wait_cluster(read, parity ^ 1);
   if (lane < blocks) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -189,6 +210,9 @@ EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int 
     for (int i = 0; i < kVectors; ++i) message[i] = shared.inbox[group][box][lane][i];
     memcpy(&theirs, message, kVectors * sizeof(uint4));
   }
+  // Every lane has read its slot before any block is told so.
+  __syncwarp();
+  if (lane < blocks) ptx::mbarrier_arrive_cluster(read, lane);
   return warp_merge<kMoments>(theirs, kMaxCluster);
 }
 
@@ -198,18 +222,18 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
                              uint32_t rank, uint32_t blocks) {
   const int rank_in_group = static_cast<int>(threadIdx.x) - group * threads;
   const bool leader = rank_in_group == 0;
-  uint32_t stage = static_cast<uint32_t>(group) % params.stages;
-  uint32_t parity = (static_cast<uint32_t>(group) / params.stages) % 2;
+  uint32_t k = static_cast<uint32_t>(group);
   uint32_t turn = 0;  // rows this group has exchanged
   uint32_t status = 0;
 
   for (int64_t token = walk.first + group * walk.stride; token < params.tokens;
-       token += kGroups * walk.stride) {
-    ptx::mbarrier_wait(&shared.full[stage], parity);
-    const StageHeader& header = shared.header[stage];
+       token += kGroups * walk.stride, k += kGroups) {
+    const RowSlot slot = row_slot(shared, params.stages, k);
+    ptx::mbarrier_wait(slot.full, slot.full_parity);
+    const StageHeader& header = shared.header[slot.stage];
     const int64_t target = header.inputs.target;
-    const uint4* const vectors =
-        reinterpret_cast<const uint4*>(slices + static_cast<size_t>(stage) * params.stage_bytes);
+    const uint4* const vectors = reinterpret_cast<const uint4*>(
+        slices + static_cast<size_t>(slot.stage) * params.stage_bytes);
     const T* const logits = static_cast<const T*>(params.logits) + token * params.logits_stride;
     G* const gradient = params.gradient == nullptr
                             ? nullptr
@@ -278,13 +302,7 @@ EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& sha
 
     // Every lane is done with the stage before its warp hands it back.
     __syncwarp();
-    if (rank_in_group % 32 == 0) ptx::mbarrier_arrive(&shared.empty[stage]);
-    for (int k = 0; k < kGroups; ++k) {
-      if (++stage == params.stages) {
-        stage = 0;
-        parity ^= 1;
-      }
-    }
+    if (rank_in_group % 32 == 0) ptx::mbarrier_arrive(slot.empty);
 
     if (gradient != nullptr) {
       // What the scatter did not write: a row of zeros, or the columns that pad the vocabulary.
@@ -310,11 +328,16 @@ EVENKEEL_DEVICE void cluster_body(const SoftmaxLossParams& params) {
 
   if (threadIdx.x == 0) {
     for (uint32_t stage = 0; stage < params.stages; ++stage) {
-      ptx::mbarrier_init(&shared.full[stage], 1);
+      for (int group = 0; group < kGroups; ++group) {
+        ptx::mbarrier_init(&shared.full[stage][group], 1);
+      }
       ptx::mbarrier_init(&shared.empty[stage], static_cast<uint32_t>(threads) / 32);
     }
     for (int group = 0; group < kGroups; ++group) {
-      for (int box = 0; box < 2; ++box) ptx::mbarrier_init(&shared.inbox_full[group][box], 1);
+      for (int box = 0; box < 2; ++box) {
+        ptx::mbarrier_init(&shared.inbox_full[group][box], 1);
+        ptx::mbarrier_init(&shared.inbox_read[group][box], blocks);
+      }
     }
     ptx::fence_mbarrier_init();
   }

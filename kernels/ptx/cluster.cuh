@@ -65,4 +65,21 @@ EVENKEEL_DEVICE void store_async_16(uint4* own_destination, uint4 value, uint64_
 #endif
 }
 
+// Arrives on block `rank`'s barrier at the place of `own_barrier` (release, cluster scope).
+EVENKEEL_DEVICE void mbarrier_arrive_cluster(uint64_t* own_barrier, uint32_t rank) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote_barrier;\n"
+      "mapa.shared::cluster.u32 remote_barrier, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote_barrier];\n"
+      "}\n" ::"r"(shared_address(own_barrier)),
+      "r"(rank)
+      : "memory");
+#else
+  cuda_emulator::mbarrier_arrive_remote(
+      static_cast<uint64_t*>(cuda_emulator::cluster_map_shared(own_barrier, rank)));
+#endif
+}
+
 }  // namespace evenkeel::ptx

@@ -5,7 +5,7 @@ use crate::device::launch::LaunchConfig;
 use crate::{DType, Device};
 
 /// Shared memory before the slices: `kSliceOffset` of kernels/loss/softmax_cluster.cu.
-const CLUSTER_HEADER_BYTES: u32 = 4416;
+const CLUSTER_HEADER_BYTES: u32 = 4480;
 /// `sizeof(BlockShared)` of kernels/loss/softmax_block.cu.
 const BLOCK_SHARED_BYTES: u32 = 1584;
 /// Scratch of the kernels of kernels/loss/softmax_batch.cu.

@@ -45,7 +45,13 @@ pub(super) struct Operation {
     pc: usize,
     /// The group it belongs to: kind and number.
     group: Option<(bool, u64)>,
+    /// Waits until nothing else can go on. A copy may be overtaken by any number of later ones and
+    /// of threads: a wait that another copy's completion satisfies shows only then.
+    late: bool,
 }
+
+/// One operation in this many is late.
+const ONE_LATE_IN: u32 = 4;
 
 #[derive(Debug)]
 enum Work {
@@ -514,7 +520,9 @@ impl Cluster {
         group: Option<(bool, u64)>,
         pc: usize,
     ) {
+        let late = self.rng.one_in(ONE_LATE_IN);
         self.operations.push(Operation {
+            late,
             work: Work::Copy {
                 destination: r.destination,
                 source: r.source,
@@ -626,7 +634,9 @@ impl Cluster {
                 .flat_map(|group| group.writes.iter().copied()),
         );
         let before = copies.number[0] + 1;
+        let late = self.rng.one_in(ONE_LATE_IN);
         self.operations.push(Operation {
+            late,
             work: Work::Arrive {
                 address: bar,
                 agents,
@@ -639,10 +649,25 @@ impl Cluster {
         Flow::Done(0)
     }
 
-    /// Carries out one operation, whichever the seed draws.
-    pub(super) fn carry_out_random(&mut self) {
+    /// Carries out one operation, whichever the seed draws; false if it is late.
+    pub(super) fn carry_out_early(&mut self) -> bool {
         let index = self.rng.below(self.operations.len() as u32) as usize;
+        if self.operations[index].late {
+            return false;
+        }
         let operation = self.operations.swap_remove(index);
+        self.carry_out(operation);
+        true
+    }
+
+    /// Carries out one operation when nothing else can go on: a late one only if all are.
+    pub(super) fn carry_out_random(&mut self) {
+        let count = self.operations.len();
+        let from = self.rng.below(count as u32) as usize;
+        let early = (0..count)
+            .map(|i| (from + i) % count)
+            .find(|&i| !self.operations[i].late);
+        let operation = self.operations.swap_remove(early.unwrap_or(from));
         self.carry_out(operation);
     }
 

@@ -99,8 +99,10 @@ impl Cluster {
                 self.yield_turn = false;
                 return Err(Outcome::Parked);
             }
-            if !self.operations.is_empty() && self.rng.one_in(self.laziness) {
-                self.carry_out_random();
+            if !self.operations.is_empty()
+                && self.rng.one_in(self.laziness)
+                && self.carry_out_early()
+            {
                 continue;
             }
             if let Some(tid) = self.pick() {
