@@ -348,9 +348,9 @@ impl Workers<'_> {
                     return;
                 }
                 cluster.has_turn = false;
-                if outcome == Outcome::Parked || cluster.progress() != before {
+                if cluster.progress() != before {
                     board.fruitless = 0;
-                } else {
+                } else if outcome == Outcome::Blocked {
                     board.fruitless += 1;
                 }
                 let limit = board.limit(self.resident);

@@ -6,6 +6,8 @@
 namespace cuda_emulator {
 using code::Order;
 using code::Scope;
+using enum code::Order;
+using enum code::Scope;
 
 template <class T>
 __forceinline__ T atomic(code::Atomic op, const volatile T* address, T value, T compare,

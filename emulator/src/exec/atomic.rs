@@ -140,7 +140,7 @@ impl Cluster {
             self.set_ready(tid);
             return Some(Flow::Again);
         }
-        if global && self.has_turn && self.rng.one_in(16) {
+        if global && self.has_turn && !self.me().just_polled && self.rng.one_in(16) {
             self.yield_turn = true;
         }
         self.me().wait = Wait::Nothing;

@@ -114,9 +114,9 @@ void unwritten(const Args& p) {
 
 void reducing(const Args& p) {
   const int t = static_cast<int>(threadIdx.x);
-  p.words[t] = static_cast<unsigned>(__syncthreads_count(t % 3 == 0) * 10000 +
-                                     __syncthreads_and(t >= 0) * 1000 + __syncthreads_or(t < 0) * 100 +
-                                     __syncthreads_and(t > 0) * 10 + __syncthreads_or(t == 5));
+  p.words[t] = static_cast<unsigned>(
+      __syncthreads_count(t % 3 == 0) * 10000 + __syncthreads_and(t >= 0) * 1000 +
+      __syncthreads_or(t < 0) * 100 + __syncthreads_and(t > 0) * 10 + __syncthreads_or(t == 5));
 }
 
 // Endless, and waiting for nobody.

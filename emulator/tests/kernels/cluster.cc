@@ -99,7 +99,8 @@ void multicast(const Args& p) {
   }
   cluster_sync();
   if (rank == 0 && t == 0) {
-    bulk_copy_global_to_shared_multicast(s.tile, p.in, 256, &s.full, (1u << cluster_nctarank()) - 1);
+    bulk_copy_global_to_shared_multicast(s.tile, p.in, 256, &s.full,
+                                         (1u << cluster_nctarank()) - 1);
   }
   if (kRight) wait(&s.full, 0);
   p.out[blockIdx.x * blockDim.x + t] = s.tile[t];  // multicast
@@ -121,8 +122,9 @@ void push(const Args& p) {
   }
   cluster_sync();
   if (t == 0) {
-    bulk_copy_shared_to_shared_cluster(cluster_map_shared(s.tile + 64, next_rank()), s.tile, 256,  // push
-                                       static_cast<uint64_t*>(cluster_map_shared(&s.full, next_rank())));
+    bulk_copy_shared_to_shared_cluster(
+        cluster_map_shared(s.tile + 64, next_rank()), s.tile, 256,  // push
+        static_cast<uint64_t*>(cluster_map_shared(&s.full, next_rank())));
   }
   wait(&s.full, 0);
   p.out[i] = s.tile[64 + t];
@@ -185,9 +187,10 @@ void relaxed_arrival(const Args& p) {
 
 }  // namespace
 
-#define ALL(K) \
-  K(cluster_race) K(exits_early) K(unstarted) K(send) K(multicast) K(push) K(gather) \
-  K(leaves_cluster) K(relaxed_arrival)
+#define ALL(K)                                                                         \
+  K(cluster_race)                                                                      \
+  K(exits_early) K(unstarted) K(send) K(multicast) K(push) K(gather) K(leaves_cluster) \
+      K(relaxed_arrival)
 ALL(WRONG_AND_RIGHT)
 CUDA_EMULATOR_ENTRY(beyond_peer_wrong, Args, beyond_peer<false>)
 

@@ -151,5 +151,5 @@ CUDA_EMULATOR_ENTRY(atomics, Args, atomics)
 CUDA_EMULATOR_ENTRY(standard_atomics, Args, standard_atomics)
 
 CUDA_EMULATOR_TABLE(test_warp, ROW(shuffles), ROW(votes), ROW(halves), ROW(active),
-                    ROWS(lacks_caller), ROWS(never_arrives), ROWS(inactive_lane),
-                    ROWS(masks_clash), ROW(atomics), ROW(standard_atomics))
+                    ROWS(lacks_caller), ROWS(never_arrives), ROWS(inactive_lane), ROWS(masks_clash),
+                    ROW(atomics), ROW(standard_atomics))

@@ -29,7 +29,9 @@ tables!(
     asynchronous: test_async,
     block: test_block,
     cluster: test_cluster,
+    grid: test_grid,
     memory: test_memory,
+    traffic: test_traffic,
     warp: test_warp,
 );
 

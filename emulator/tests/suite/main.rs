@@ -3,6 +3,8 @@
 mod asynchronous;
 mod block;
 mod cluster;
+mod grid;
 mod harness;
+mod launch;
 mod memory;
 mod warp;
