@@ -151,7 +151,7 @@ EVENKEEL_DEVICE void rescale_body(const ScaleGradientParams& params) {
   const int rank = static_cast<int>(threadIdx.x);
   for (int64_t token = blockIdx.x; token < params.tokens; token += gridDim.x) {
     // The other rows are zeros already.
-    if ((params.flags[token] & kRowKept) == 0) continue;
+    if (params.kept[token] == 0) continue;
     G* const row = static_cast<G*>(params.gradient) + token * params.stride;
     const RowShape shape = row_shape(row, params.vocab);
     G* const middle = row + shape.head;

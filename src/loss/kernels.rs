@@ -198,7 +198,7 @@ impl LossKernels {
         let params = ScaleGradientParams {
             gradient: gradient.address(),
             factor: scale.address(),
-            flags: kept.address(),
+            kept: kept.address(),
             tokens: kept.elements() as i64,
             vocab: gradient.columns() as i64,
             stride: gradient.row_stride() as i64,

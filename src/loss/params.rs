@@ -97,7 +97,7 @@ pub(super) struct SoftmaxReduceParams {
 pub(super) struct ScaleGradientParams {
     pub(super) gradient: u64,
     pub(super) factor: u64,
-    pub(super) flags: u64,
+    pub(super) kept: u64,
     pub(super) tokens: i64,
     pub(super) vocab: i64,
     pub(super) stride: i64,
