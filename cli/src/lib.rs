@@ -1,1 +1,11 @@
-//! The cases, tolerances and property suite shared by `verify`, the tests and the benchmarks.
+//! What verifies and measures evenkeel's kernels: cases, tolerances, the one property suite that
+//! `evenkeel verify`, the tests and the benchmarks call, and the program itself.
+
+#![warn(missing_docs)]
+
+pub mod loss;
+pub mod numbers;
+pub mod random;
+pub mod subject;
+pub mod suite;
+pub mod traffic;

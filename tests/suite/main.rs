@@ -12,4 +12,6 @@ mod driver;
 #[cfg(all(feature = "emulator", feature = "loss"))]
 mod emulated;
 mod golden;
+#[cfg(feature = "loss")]
+mod loss;
 mod support;

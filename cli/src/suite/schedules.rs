@@ -1,0 +1,157 @@
+//! What the emulator alone can see, and what must not depend on who runs a problem.
+
+use evenkeel::loss::{KernelPath, Reduction};
+use evenkeel::{DType, DeviceKind};
+
+use super::{Effort, Held, emulated, told};
+use crate::loss::cases::LOGITS;
+use crate::loss::{Case, Mode, Values, run};
+use crate::subject::Subject;
+
+/// Two runs on each device, and all devices with each other: the emulator's differ in schedule and
+/// in the number of multiprocessors.
+pub(super) fn the_same_bits_every_time(subject: &Subject, _: Effort) -> Result<Held, String> {
+    let mut held = Held::default();
+    let mut index = 0;
+    for path in [KernelPath::Cluster, KernelPath::Block] {
+        for dtype in LOGITS {
+            for (vocab, reduction) in [
+                (997, Reduction::Sum),
+                (60, Reduction::Mean(evenkeel::loss::Denominator::Valid)),
+            ] {
+                let mut case = Case::new(if vocab > 100 { 3 } else { 40 }, vocab, dtype);
+                case.path = Some(path);
+                case.options.reduction = reduction;
+                case.values = Values::Wide;
+                case.mode = [Mode::InPlace, Mode::Backward][index % 2];
+                case.seed = 9000 + index as u64;
+                let problem = case.problem();
+                let first = subject.device(0).map_err(|error| error.to_string())?;
+                let expected = run(first, &problem).map_err(|error| told(&error, &problem))?;
+                for device in subject.devices() {
+                    let again = run(device, &problem).map_err(|error| told(&error, &problem))?;
+                    held.problems += 1;
+                    if !again.same_bits(&expected) {
+                        return Err(format!("other bits on {}: {}", device.name(), problem.name));
+                    }
+                }
+                let again = run(first, &problem).map_err(|error| told(&error, &problem))?;
+                if !again.same_bits(&expected) {
+                    return Err(format!("other bits the second time: {}", problem.name));
+                }
+                index += 1;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// The portable kernel on GPUs without large clusters, with their limits.
+pub(super) fn other_architectures(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if !emulated(subject) {
+        return Held::skipped("architectures are the emulator's to choose");
+    }
+    architectures()
+}
+
+#[cfg(not(feature = "emulator"))]
+fn architectures() -> Result<Held, String> {
+    Held::skipped("this build has no emulator")
+}
+
+#[cfg(feature = "emulator")]
+fn architectures() -> Result<Held, String> {
+    use evenkeel::emulator::Architecture;
+    use evenkeel::{Device, EmulatorOptions};
+    let architectures = [
+        Architecture::sm_80(),
+        Architecture::sm_86(),
+        Architecture::sm_89(),
+        Architecture::sm_100(),
+        Architecture::sm_120(),
+    ];
+    let mut held = Held::default();
+    for (index, architecture) in architectures.into_iter().enumerate() {
+        let options = EmulatorOptions::new()
+            .architecture(architecture)
+            .seed(index as u64);
+        let device = Device::emulated_with(options).map_err(|error| error.to_string())?;
+        for dtype in LOGITS {
+            for mode in [Mode::InPlace, Mode::Backward] {
+                let mut case = Case::new(3, 1000, dtype);
+                case.mode = mode;
+                case.layout.gap = 1;
+                case.ignored = 0.3;
+                case.seed = 9100 + index as u64;
+                held.check(&device, &case.problem())?;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Bytes against the least there is: each valid row's logits once, each gradient once. What a token
+/// brings besides (target, loss, flags, state) is allowed in full and is well below 1% of a real row.
+pub(super) fn traffic(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if subject.kind() != DeviceKind::Emulated {
+        return Held::skipped("only the emulator counts bytes");
+    }
+    let mut held = Held::default();
+    // On the cluster path every real vocabulary, the longest in both types; a row of each, and one
+    // that is ignored.
+    let mut shapes = vec![(32_000, DType::Bf16), (50_257, DType::Bf16)];
+    if effort == Effort::Full {
+        shapes.extend([
+            (128_256, DType::Bf16),
+            (151_936, DType::Bf16),
+            (262_144, DType::Bf16),
+            (128_256, DType::F32),
+        ]);
+    }
+    for (vocab, dtype) in shapes {
+        for (path, mode, reads, writes) in [
+            (KernelPath::Cluster, Mode::InPlace, 1.0, 1.0),
+            (KernelPath::Cluster, Mode::Forward, 1.0, 0.0),
+            (KernelPath::Block, Mode::InPlace, 2.0, 1.0),
+        ] {
+            if vocab > 60_000 && mode != Mode::InPlace {
+                continue;
+            }
+            if vocab > 60_000 && path == KernelPath::Block {
+                continue;
+            }
+            let mut case = Case::new(3, vocab, dtype);
+            (case.path, case.mode) = (Some(path), mode);
+            let mut problem = case.problem();
+            problem.targets[1] = problem.options.ignore_index;
+            let device = subject.device(0).map_err(|error| error.to_string())?;
+            let bytes =
+                crate::traffic::of(device, &problem).map_err(|error| told(&error, &problem))?;
+            held.problems += 1;
+            let row = (vocab * dtype.size()) as f64;
+            // Two rows are read; all three gradients are written, one of them as zeros.
+            let (least_loads, least_stores) = (2.0 * row * reads, 3.0 * row * writes);
+            // Each of the block kernel's 384 threads loads each row's target: one sector a warp on
+            // hardware, and counted by the byte here.
+            let targets = if path == KernelPath::Block {
+                3.0 * 384.0 * 8.0
+            } else {
+                0.0
+            };
+            for (what, got, least, beside) in [
+                ("read", bytes.loads, least_loads, targets),
+                ("written", bytes.stores, least_stores, 0.0),
+            ] {
+                let most = 1.01 * least + beside + 1024.0;
+                let got = got as f64;
+                if got < least || got > most {
+                    return Err(format!(
+                        "{got} bytes {what}, expected {least} to {most}: {}",
+                        problem.name
+                    ));
+                }
+            }
+        }
+    }
+    Ok(held)
+}

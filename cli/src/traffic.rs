@@ -1,0 +1,43 @@
+//! Bytes that launches moved, as the emulator counted them.
+
+use evenkeel::{Device, Result};
+
+use crate::loss::{Problem, run};
+
+/// Bytes of global memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Read.
+    pub loads: u64,
+    /// Written.
+    pub stores: u64,
+}
+
+/// Those that the kernels of a problem moved; zeros on devices that do not count.
+///
+/// # Errors
+/// What computing the problem gives.
+pub fn of(device: &Device, problem: &Problem) -> Result<Bytes> {
+    let stream = device.stream()?;
+    run::run_on(&stream, problem)?;
+    Ok(taken(&stream))
+}
+
+/// Those since the stream was last asked.
+#[must_use]
+pub fn taken(stream: &evenkeel::Stream) -> Bytes {
+    #[cfg(feature = "emulator")]
+    {
+        let mut bytes = Bytes::default();
+        for report in stream.take_reports() {
+            bytes.loads += report.traffic.global_load_bytes;
+            bytes.stores += report.traffic.global_store_bytes;
+        }
+        bytes
+    }
+    #[cfg(not(feature = "emulator"))]
+    {
+        let _ = stream;
+        Bytes::default()
+    }
+}
