@@ -146,8 +146,8 @@ void bulk_alignment(const Args& p) {
   start(s, 1);
   if (threadIdx.x == 0) {
     mbarrier_arrive_expect_tx(&s.full[0], 64);
-    bulk_copy_global_to_shared(s.tile[0], p.in + (kRight ? 4 : 1), 64,
-                               &s.full[0]);  // bulk-alignment
+    const float* source = p.in + (kRight ? 4 : 1);
+    bulk_copy_global_to_shared(s.tile[0], source, 64, &s.full[0]);  // bulk-alignment
   }
   wait(&s.full[0], 0);
   p.out[threadIdx.x] = s.tile[0][threadIdx.x % 8];
@@ -312,11 +312,12 @@ void plain_access(const Args& p) {
 
 }  // namespace
 
-#define ALL(K)                                                                                    \
-  K(cp_wait)                                                                                      \
-  K(cp_groups) K(cp_shared) K(cp_mbarrier) K(bulk_wait) K(bulk_bytes) K(bulk_unfenced)            \
-      K(bulk_size) K(bulk_alignment) K(proxy_fence) K(store_reuse) K(store_visible) K(store_exit) \
-          K(pipeline) K(uninitialised_mbarrier) K(init_race) K(over_arrival) K(mbarrier_orders)   \
+#define ALL(K)                                                                                   \
+  K(cp_wait)                                                                                     \
+  K(cp_groups)                                                                                   \
+  K(cp_shared) K(cp_mbarrier) K(bulk_wait) K(bulk_bytes) K(bulk_unfenced) K(bulk_size)           \
+      K(bulk_alignment) K(proxy_fence) K(store_reuse) K(store_visible) K(store_exit) K(pipeline) \
+          K(uninitialised_mbarrier) K(init_race) K(over_arrival) K(mbarrier_orders)              \
               K(plain_access)
 ALL(WRONG_AND_RIGHT)
 CUDA_EMULATOR_ENTRY(cp_zero_fill, Args, cp_zero_fill)

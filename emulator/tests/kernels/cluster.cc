@@ -122,9 +122,9 @@ void push(const Args& p) {
   }
   cluster_sync();
   if (t == 0) {
-    bulk_copy_shared_to_shared_cluster(
-        cluster_map_shared(s.tile + 64, next_rank()), s.tile, 256,  // push
-        static_cast<uint64_t*>(cluster_map_shared(&s.full, next_rank())));
+    void* theirs = cluster_map_shared(s.tile + 64, next_rank());
+    auto* bar = static_cast<uint64_t*>(cluster_map_shared(&s.full, next_rank()));
+    bulk_copy_shared_to_shared_cluster(theirs, s.tile, 256, bar);  // push
   }
   wait(&s.full, 0);
   p.out[i] = s.tile[64 + t];
@@ -187,10 +187,10 @@ void relaxed_arrival(const Args& p) {
 
 }  // namespace
 
-#define ALL(K)                                                                         \
-  K(cluster_race)                                                                      \
-  K(exits_early) K(unstarted) K(send) K(multicast) K(push) K(gather) K(leaves_cluster) \
-      K(relaxed_arrival)
+#define ALL(K)    \
+  K(cluster_race) \
+  K(exits_early)  \
+  K(unstarted) K(send) K(multicast) K(push) K(gather) K(leaves_cluster) K(relaxed_arrival)
 ALL(WRONG_AND_RIGHT)
 CUDA_EMULATOR_ENTRY(beyond_peer_wrong, Args, beyond_peer<false>)
 
