@@ -15,7 +15,7 @@ pub(crate) struct Shared {
     architecture: Architecture,
     heap: Mutex<Heap>,
     /// Clusters' stacks and shadow memory, kept from launch to launch.
-    contexts: Mutex<Vec<Box<Context>>>,
+    contexts: Mutex<Vec<Context>>,
 }
 
 impl Shared {

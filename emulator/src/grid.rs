@@ -206,7 +206,7 @@ struct Workers<'a> {
     board: Mutex<Board>,
     changed: Condvar,
     resident: usize,
-    pool: &'a Mutex<Vec<Box<Context>>>,
+    pool: &'a Mutex<Vec<Context>>,
 }
 
 impl Workers<'_> {
@@ -215,8 +215,8 @@ impl Workers<'_> {
     }
 
     fn work(&self) {
-        let mut mine: BTreeMap<usize, Box<Context>> = BTreeMap::new();
-        let mut spare: Vec<Box<Context>> = Vec::new();
+        let mut mine: BTreeMap<usize, Context> = BTreeMap::new();
+        let mut spare: Vec<Context> = Vec::new();
         let mut board = self.lock();
         loop {
             if board.unfinished == 0 {
@@ -263,17 +263,13 @@ impl Workers<'_> {
         }
     }
 
-    fn context(&self) -> Box<Context> {
+    fn context(&self) -> Context {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.pop().unwrap_or_else(|| Box::new(Context::new()))
+        pool.pop().unwrap_or_else(Context::new)
     }
 
     /// The cluster a worker takes up next, and whether it has its turn.
-    fn choose(
-        &self,
-        board: &mut Board,
-        mine: &BTreeMap<usize, Box<Context>>,
-    ) -> Option<(usize, bool)> {
+    fn choose(&self, board: &mut Board, mine: &BTreeMap<usize, Context>) -> Option<(usize, bool)> {
         // After a fatal finding, later clusters do not matter any more.
         for index in board.first_unfinished..board.stages.len() {
             let over = index > board.stop || board.deadlock.is_some();
@@ -411,7 +407,7 @@ fn refused(kernel: &Kernel, kind: FindingKind, message: String, start: Instant) 
 pub(crate) fn launch(
     architecture: &Architecture,
     heap: &mut Heap,
-    pool: &Mutex<Vec<Box<Context>>>,
+    pool: &Mutex<Vec<Context>>,
     kernel: &Kernel,
     launch: &Launch,
     params: &[u8],

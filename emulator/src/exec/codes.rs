@@ -1,6 +1,6 @@
 //! The codes shared with `include/cuda_emulator/shim.h`.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::enum_variant_names)]
 
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($variant:ident),* $(,)? }) => {

@@ -7,6 +7,7 @@ mod barrier;
 pub(crate) mod codes;
 mod ffi;
 mod fiber;
+mod groups;
 mod mbarrier;
 mod race;
 mod schedule;
