@@ -21,6 +21,8 @@ use std::time::Instant;
 /// Clusters that are given turns to come between one that could go on.
 const WINDOW: usize = 4;
 const MOST_FINDINGS: usize = 64;
+/// Contexts kept for the next launch: each holds the pages its stacks have touched.
+const CONTEXTS_KEPT: usize = 8;
 
 /// What all workers share.
 pub(crate) struct Run {
@@ -215,6 +217,7 @@ impl Workers<'_> {
     }
 
     fn work(&self) {
+        let _release = ReleaseOnPanic(self);
         let mut mine: BTreeMap<usize, Context> = BTreeMap::new();
         let mut spare: Vec<Context> = Vec::new();
         let mut board = self.lock();
@@ -257,7 +260,7 @@ impl Workers<'_> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         for mut context in spare.into_iter().chain(mine.into_values()) {
             context.end_launch();
-            if pool.len() < 64 {
+            if pool.len() < CONTEXTS_KEPT {
                 pool.push(context);
             }
         }
@@ -371,6 +374,18 @@ impl Workers<'_> {
                     board.pass(limit.min(board.first_unfinished + WINDOW));
                 }
             }
+        }
+    }
+}
+
+/// Lets the other workers go home when one panics, so that the panic reaches the caller.
+struct ReleaseOnPanic<'a>(&'a Workers<'a>);
+
+impl Drop for ReleaseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().unfinished = 0;
+            self.0.changed.notify_all();
         }
     }
 }

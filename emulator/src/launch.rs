@@ -47,7 +47,7 @@ impl Default for Launch {
             seed: 0,
             disabled_sites: Vec::new(),
             workers: None,
-            max_steps: 20_000_000_000,
+            max_steps: 4_000_000_000,
             non_portable_cluster: false,
             stack_bytes: 64 * 1024,
         }

@@ -161,7 +161,8 @@ pub struct Traffic {
     pub global_load_sectors: u64,
     /// 32-byte sectors written to global memory, by warp-level access.
     pub global_store_sectors: u64,
-    /// Atomic operations on global or shared memory; loads and stores with an order included.
+    /// Atomic operations on global or shared memory, one a thread; loads and stores with an order
+    /// count as loads and stores instead.
     pub atomics: u64,
     /// Bytes read from the block's own shared memory.
     pub shared_load_bytes: u64,

@@ -135,9 +135,10 @@ impl Cluster {
         let global = matches!(place, Place::Global { .. });
         if global && !self.has_turn && self.run().clusters() > 1 {
             self.wants_turn = true;
-            let tid = self.current;
+            // With the turn, this thread goes on as if it had had it all along: the schedule may
+            // not depend on when the turn came.
+            self.resume_first = Some(self.current);
             self.park(Wait::Turn, pc);
-            self.set_ready(tid);
             return Some(Flow::Again);
         }
         if global && self.has_turn && !self.me().just_polled && self.rng.one_in(16) {

@@ -185,6 +185,8 @@ pub(crate) struct Cluster {
     pub(crate) has_turn: bool,
     wants_turn: bool,
     yield_turn: bool,
+    /// The thread that waits for the turn.
+    resume_first: Option<u32>,
     steps_left: i64,
 }
 
@@ -282,6 +284,7 @@ impl Cluster {
             has_turn: false,
             wants_turn: false,
             yield_turn: false,
+            resume_first: None,
             steps_left: 0,
         }
     }
@@ -376,6 +379,7 @@ impl Cluster {
         self.has_turn = false;
         self.wants_turn = false;
         self.yield_turn = false;
+        self.resume_first = None;
         self.steps_left = i64::try_from(max_steps).unwrap_or(i64::MAX);
     }
 

@@ -95,6 +95,10 @@ impl Cluster {
             if self.wants_turn && !self.has_turn {
                 return Err(Outcome::Parked);
             }
+            if let Some(tid) = self.resume_first.take() {
+                self.current = tid;
+                return Ok(tid);
+            }
             if self.yield_turn {
                 self.yield_turn = false;
                 return Err(Outcome::Parked);

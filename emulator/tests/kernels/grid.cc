@@ -112,6 +112,19 @@ void order(const Args& p) {
   }
 }
 
+// Several threads of each block draw tickets: their order within the block counts as well.
+void tickets(const Args& p) {
+  const unsigned t = threadIdx.x;
+  float* values = reinterpret_cast<float*>(dynamic_shared());
+  if (t < 16) values[t] = static_cast<float>(t);
+  __syncthreads();
+  for (int i = 0; i < 2; ++i) {
+    const unsigned ticket = atomicAdd(p.words, 1u);
+    p.out[ticket] = static_cast<float>(blockIdx.x * 1000 + t) + values[t % 16];
+    __syncthreads();
+  }
+}
+
 // Waits for a block that waits for it.
 void embrace(const Args& p) {
   if (threadIdx.x == 0) {
@@ -130,7 +143,8 @@ WRONG_AND_RIGHT(scope)
 CUDA_EMULATOR_ENTRY(volatile_chain, Args, volatile_chain)
 CUDA_EMULATOR_ENTRY(grid_barrier, Args, grid_barrier)
 CUDA_EMULATOR_ENTRY(order, Args, order)
+CUDA_EMULATOR_ENTRY(tickets, Args, tickets)
 CUDA_EMULATOR_ENTRY(embrace, Args, embrace)
 
 CUDA_EMULATOR_TABLE(test_grid, ROWS(last_block), ROWS(chain), ROWS(lock), ROWS(scope),
-                    ROW(volatile_chain), ROW(grid_barrier), ROW(order), ROW(embrace))
+                    ROW(volatile_chain), ROW(grid_barrier), ROW(order), ROW(tickets), ROW(embrace))

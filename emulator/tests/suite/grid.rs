@@ -104,22 +104,25 @@ fn two_blocks_wait_for_each_other() {
 
 #[test]
 fn a_seed_is_one_schedule_whatever_the_workers() {
-    let mut orders = std::collections::HashSet::new();
-    for seed in 0..8 {
-        let mut results = Vec::new();
-        for workers in [1, 1, 2, 7] {
-            let bench = Bench::new(64);
-            let report = bench.run("order", &blocks(30).seed(seed).workers(workers));
-            assert!(report.is_clean(), "{:?}", report.findings);
-            results.push((bench.floats()[..30].to_vec(), report.traffic));
+    for (name, length) in [("order", 30), ("tickets", 30 * 64)] {
+        let mut orders = std::collections::HashSet::new();
+        for seed in 0..8 {
+            let mut results = Vec::new();
+            for workers in [1, 1, 2, 7] {
+                let bench = Bench::new(2048);
+                let launch = blocks(30).seed(seed).workers(workers);
+                let report = bench.run(name, &launch);
+                assert!(report.is_clean(), "{:?}", report.findings);
+                results.push((bench.floats()[..length].to_vec(), report.traffic));
+            }
+            assert!(
+                results.windows(2).all(|pair| pair[0] == pair[1]),
+                "{name}, seed {seed}"
+            );
+            orders.insert(format!("{:?}", results[0].0));
         }
-        assert!(
-            results.windows(2).all(|pair| pair[0] == pair[1]),
-            "seed {seed}"
-        );
-        orders.insert(format!("{:?}", results[0].0));
+        assert!(orders.len() > 4, "seeds draw different orders");
     }
-    assert!(orders.len() > 4, "seeds draw different orders");
 }
 
 #[test]
