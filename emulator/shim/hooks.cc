@@ -35,11 +35,45 @@ __attribute__((always_inline)) inline void access(const volatile void* address, 
   cuda_emulator_core_access(state.context, address, bytes, flags, pc);
 }
 
+// Host code in a kernel file (the guard of a static, say) may use atomics outside a launch.
+template <class T>
+T plain_atomic(uint32_t op, const volatile void* address, T value, T compare) {
+  using namespace cuda_emulator::code;
+  T* p = static_cast<T*>(const_cast<void*>(address));
+  switch (op) {
+    case kLoad:
+      return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+    case kStore:
+      __atomic_store_n(p, value, __ATOMIC_SEQ_CST);
+      return value;
+    case kExchange:
+      return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
+    case kCas:
+      __atomic_compare_exchange_n(p, &compare, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+      return compare;
+    case kAdd:
+      return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
+    case kSub:
+      return __atomic_fetch_sub(p, value, __ATOMIC_SEQ_CST);
+    case kAnd:
+      return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
+    case kOr:
+      return __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);
+    case kXor:
+      return __atomic_fetch_xor(p, value, __ATOMIC_SEQ_CST);
+    default:
+      return __atomic_fetch_nand(p, value, __ATOMIC_SEQ_CST);
+  }
+}
+
 template <class T>
 T atomic(uint32_t op, const volatile void* address, uint64_t value, uint64_t compare, int order,
          const void* pc) {
   using namespace cuda_emulator::code;
   CudaEmulatorState& state = STATE;
+  if (!state.context) {
+    return plain_atomic<T>(op, address, static_cast<T>(value), static_cast<T>(compare));
+  }
   // relaxed, consume, acquire, release, acq_rel, seq_cst
   static constexpr uint32_t orders[] = {kRelaxed, kAcquire, kAcquire, kRelease, kAcqRel, kAcqRel};
   return static_cast<T>(cuda_emulator_core_atomic(state.context, op, address, sizeof(T), value,

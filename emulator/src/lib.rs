@@ -7,6 +7,9 @@
     clippy::cast_sign_loss
 )]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("the emulator maps memory and reads its own images as Linux lets it: Linux only");
+
 mod architecture;
 mod clock;
 mod emulator;

@@ -178,3 +178,22 @@ fn parameters_are_checked_for_their_size() {
         .launch(&kernel("coalesced").0, &launch(32), &[0; 8]);
     assert!(report.found(FindingKind::LaunchLimits));
 }
+
+#[test]
+fn emulators_are_shared_between_threads() {
+    fn sent<T: Send + Sync>(_: &T) {}
+    let bench = Bench::new(288);
+    sent(&bench.emulator);
+    sent(&bench.input);
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            let bench = &bench;
+            scope.spawn(move || {
+                let launch = launch(96).grid([3, 1, 1]).shared_bytes(384).seed(seed);
+                assert!(bench.run("neighbour_right", &launch).is_clean());
+            });
+        }
+    });
+    let out = bench.floats();
+    assert!((0..288).all(|i| out[i] == (i / 96 * 96 + (i % 96 + 1) % 96) as f32));
+}
