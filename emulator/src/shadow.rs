@@ -529,3 +529,7 @@ pub(crate) unsafe fn writers(
         at = high;
     }
 }
+
+#[cfg(test)]
+#[path = "shadow_tests.rs"]
+mod tests;
