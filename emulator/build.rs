@@ -1,6 +1,9 @@
 //! Compiles the shim that holds the instrumentation hooks, and hands the header folder and the
 //! flags for kernels to dependents (DEP_EVENKEEL_EMULATOR_INCLUDE, DEP_EVENKEEL_EMULATOR_FLAGS).
 
+// Cargo sets the variables that are expected here.
+#![allow(clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

@@ -124,7 +124,7 @@ enum Denominator : uint32_t { kSum, kValid, kKept, kTokens, kSequence };
 struct ScaleGradientParams {
   void* gradient;
   const float* factor;
-  const uint8_t* kept;   // [tokens], non-zero: the row is scaled
+  const uint8_t* kept;  // [tokens], non-zero: the row is scaled
   int64_t tokens;
   int64_t vocab;
   int64_t stride;

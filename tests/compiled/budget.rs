@@ -99,7 +99,7 @@ fn differences(budget: &Budget, report: &Report) -> Vec<String> {
         report
             .fatbins
             .get(&key.module)
-            .is_some_and(|targets| targets.iter().any(|target| *target == key.target))
+            .is_some_and(|targets| targets.contains(&key.target))
     };
     let mut lines = Vec::new();
     for (key, now) in &report.resources {

@@ -36,10 +36,11 @@ pub fn run(only_check: bool) -> Result<(), String> {
     });
     let files = cpp_files()?;
     if files.is_empty() {
-        Ok(())
-    } else {
-        check(command.args(files))
+        return Ok(());
     }
+    // Not the command itself, which names every file.
+    let wrong = "C++ or CUDA sources are not formatted: run `cargo xtask format`";
+    check(command.args(files)).map_err(|_| wrong.to_string())
 }
 
 fn cpp_files() -> Result<Vec<PathBuf>, String> {
