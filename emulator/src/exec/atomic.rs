@@ -29,20 +29,39 @@ pub(super) struct Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     scope: Scope,
-    /// The releasing cluster and block.
-    by: (u32, u32),
+    /// The releasing cluster, block and thread.
+    by: (u32, u32, u32),
     clocks: Arc<Foreign>,
 }
 
 /// What is published at each location.
-pub(crate) type SyncVariables = HashMap<usize, Vec<Published>>;
+pub(crate) type SyncVariables = HashMap<usize, Arc<Vec<Published>>>;
 
 /// A thread's fences: what later relaxed operations publish, what earlier ones have read.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     /// By scope: what the thread knew at its last fence, its own clock included.
     released: [Option<(Arc<Base>, u32)>; 4],
-    read: Vec<(Scope, Published)>,
+    /// Address and scope of relaxed reads, with what was published there.
+    read: Vec<(usize, Scope, Arc<Vec<Published>>)>,
+}
+
+impl Fences {
+    /// Keeps what a relaxed read has found, for a later fence. A later find at the same place that
+    /// carries on an earlier one stands for both.
+    fn note(&mut self, request: &Request, found: Arc<Vec<Published>>) {
+        let carries_on = |known: &[Published]| {
+            let same = |(a, b): (&Published, &Published)| a.by == b.by && a.scope == b.scope;
+            known.len() <= found.len() && known.iter().zip(found.iter()).all(same)
+        };
+        let known = self.read.iter_mut().rev().find(|(address, scope, known)| {
+            *address == request.address && *scope == request.scope && carries_on(known)
+        });
+        match known {
+            Some((_, _, known)) => *known = found,
+            None => self.read.push((request.address, request.scope, found)),
+        }
+    }
 }
 
 impl Cluster {
@@ -79,7 +98,9 @@ impl Cluster {
             // SAFETY: as above.
             unsafe { write_sized(address, size, new) };
         }
-        self.synchronise(place, request, new != old || op == AtomicOp::Store);
+        // A compare-and-swap that fails writes nothing; any other operation does, if only the same.
+        let failed = op == AtomicOp::Cas && old != masked(request.compare, size);
+        self.synchronise(place, request, op != AtomicOp::Load && !failed);
         self.after_poll(address, old, op != AtomicOp::Load && new != old);
         if self.rng.one_in(8) {
             // Let another thread come between.
@@ -192,32 +213,25 @@ impl Cluster {
         let mut own = std::mem::take(&mut self.sync);
         let mut global = (!shared).then(|| run.sync());
         let variables = global.as_deref_mut().unwrap_or(&mut own);
-        let published = variables
-            .get(&request.address)
-            .map_or(&[][..], Vec::as_slice);
-        if request.op != AtomicOp::Store && !published.is_empty() {
-            let published = published.to_vec();
+        if request.op != AtomicOp::Store
+            && let Some(published) = variables.get(&request.address)
+        {
+            let published = Arc::clone(published);
             if matches!(request.order, Order::Acquire | Order::AcqRel) {
-                for p in &published {
+                for p in published.iter() {
                     self.take(p, request.scope);
                 }
             }
-            let fences = &mut self.me().fences;
-            if fences.read.len() > 64 {
-                fences.read.drain(..32);
-            }
-            fences
-                .read
-                .extend(published.into_iter().map(|p| (request.scope, p)));
+            self.me().fences.note(request, published);
         }
         if request.op != AtomicOp::Load && writes {
             let new = self.publications(request);
             let slot = variables.entry(request.address).or_default();
             if request.op == AtomicOp::Store {
-                slot.clear();
+                *slot = Arc::default();
             }
             for published in new {
-                add(slot, published);
+                add(Arc::make_mut(slot), published);
             }
             if slot.is_empty() {
                 variables.remove(&request.address);
@@ -229,7 +243,7 @@ impl Cluster {
 
     fn publications(&mut self, request: &Request) -> Vec<Published> {
         let tid = self.current;
-        let by = (self.index, self.cta_of(tid) as u32);
+        let by = (self.index, self.cta_of(tid) as u32, tid);
         let thread = &self.threads[tid as usize];
         let mut new = Vec::new();
         if matches!(request.order, Order::Release | Order::AcqRel) {
@@ -255,7 +269,7 @@ impl Cluster {
 
     /// Acquires something published, as far as the scopes reach.
     fn take(&mut self, published: &Published, scope: Scope) {
-        let (cluster, cta) = published.by;
+        let (cluster, cta, _) = published.by;
         let needed = if cluster != self.index {
             Scope::ScopeGpu
         } else if cta != self.cta_of(self.current) as u32 {
@@ -297,8 +311,10 @@ impl Cluster {
             FenceOp::FenceMbarrierInit => self.fence_mbarriers(tid),
             _ => {
                 let scope = Scope::from_code(op as u32);
-                for (read_scope, published) in std::mem::take(&mut self.me().fences.read) {
-                    self.take(&published, read_scope.min(scope));
+                for (_, read_scope, published) in std::mem::take(&mut self.me().fences.read) {
+                    for p in published.iter() {
+                        self.take(p, read_scope.min(scope));
+                    }
                 }
                 let thread = self.me();
                 let snapshot = (Arc::clone(&thread.base), thread.clock);
@@ -360,13 +376,18 @@ fn add(slot: &mut Vec<Published>, new: Published) {
     }
 }
 
+/// The low `size` bytes of a value.
+fn masked(value: u64, size: usize) -> u64 {
+    if size >= 8 {
+        value
+    } else {
+        value & ((1 << (8 * size)) - 1)
+    }
+}
+
 fn compute(request: &Request, old: u64) -> u64 {
     let bits = request.size as u32 * 8;
-    let mask = if bits >= 64 {
-        u64::MAX
-    } else {
-        (1 << bits) - 1
-    };
+    let mask = masked(u64::MAX, request.size);
     let signed = |v: u64| ((v << (64 - bits)) as i64) >> (64 - bits);
     let value = request.value & mask;
     let new = match request.op {

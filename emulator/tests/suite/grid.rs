@@ -152,3 +152,13 @@ fn findings_repeat_with_their_seed() {
         assert_eq!(without_addresses(run()), without_addresses(run()), "{name}");
     }
 }
+
+#[test]
+fn many_blocks() {
+    let bench = Bench::new(4097);
+    let report = bench.run("last_block_right", &blocks(4096).seed(3));
+    assert!(report.is_clean(), "{:?}", report.findings);
+    let sum = bench.floats()[4096];
+    assert_eq!(sum, (4096 * 4097 / 2) as f32);
+    assert_eq!(report.traffic.atomics, 4096);
+}
