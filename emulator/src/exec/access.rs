@@ -215,11 +215,11 @@ impl Cluster {
             let threads = &self.threads[first..first + self.cta_threads as usize];
             if !threads.iter().any(|thread| thread.base.get(tid) >= clock) {
                 let exiting = self.current;
-                let agent = (tid as usize).checked_sub(self.threads.len());
-                self.current = agent.map_or(tid, |agent| self.issuer(agent));
+                let engine = (tid as usize).checked_sub(self.threads.len());
+                self.current = engine.map_or(tid, |engine| self.issuer(engine));
                 self.finding(FindingKind::ExitedPeer, pc, 0, |c| {
                     let [x, y, z] = c.ctas[cta].block;
-                    let what = if agent.is_some() {
+                    let what = if engine.is_some() {
                         "starts a copy that uses"
                     } else {
                         "accesses"

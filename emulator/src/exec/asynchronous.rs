@@ -1,8 +1,8 @@
 //! Asynchronous copies: issued now, carried out at a random later point up to the wait.
 //!
-//! A copy is an author of its own (an agent) in the clocks. Its accesses are recorded when it is
+//! A copy is an author of its own (an engine) in the clocks. Its accesses are recorded when it is
 //! issued, so whoever touches the bytes without having waited is in a race with it, whenever the
-//! copy is carried out. Waiting makes the agent's clock known.
+//! copy is carried out. Waiting makes the engine's clock known.
 
 use super::access::Place;
 use super::codes::CopyOp;
@@ -29,12 +29,12 @@ pub(super) struct Request {
 
 /// An author of asynchronous accesses.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(super) struct Engine {
     pub(super) issuer: u32,
     clock: u32,
 }
 
-/// The place in clocks at which an agent's work is complete.
+/// The place in clocks at which an engine's work is complete.
 pub(super) type Completion = (u32, u32);
 
 /// Work that is still to be carried out.
@@ -60,7 +60,7 @@ pub(super) enum Work {
         source: usize,
         bytes: usize,
         source_bytes: usize,
-        /// The mbarrier that receives the bytes, with the agent that completes.
+        /// The mbarrier that receives the bytes, with the engine that completes.
         bar: Option<(usize, Completion)>,
         /// The source, once it has been read, with the bits of its initialised bytes.
         data: Option<(Vec<u8>, Vec<bool>)>,
@@ -68,7 +68,7 @@ pub(super) enum Work {
     /// Arrives at an mbarrier once the issuer's earlier cp.async are complete.
     Arrive {
         address: usize,
-        agents: Vec<Completion>,
+        engines: Vec<Completion>,
         before: u64,
     },
 }
@@ -78,7 +78,7 @@ pub(super) enum Work {
 pub(super) struct Group {
     pub(super) writes: Vec<Completion>,
     pub(super) reads: Vec<Completion>,
-    /// No further copy may join the last agent: something already depends on it.
+    /// No further copy may join the last engine: something already depends on it.
     pub(super) sealed: bool,
 }
 
@@ -89,30 +89,30 @@ pub(super) struct ThreadCopies {
     pub(super) committed: [VecDeque<Group>; 2],
     /// The number of the open group.
     pub(super) number: [u64; 2],
-    /// Agents this thread has used.
-    agents: Vec<u32>,
+    /// Engines this thread has used.
+    engines: Vec<u32>,
 }
 
 impl Cluster {
-    /// An agent whose earlier work the current thread knows to be complete, or a new one.
-    fn agent(&mut self, pc: usize) -> Result<Completion, Flow> {
+    /// An engine whose earlier work the current thread knows to be complete, or a new one.
+    fn engine(&mut self, pc: usize) -> Result<Completion, Flow> {
         let issuer = self.current;
         let first = self.threads.len() as u32;
         let thread = &self.threads[issuer as usize];
-        let idle = thread.copies.agents.iter().copied().find(|&slot| {
-            let agent = &self.agents[slot as usize];
-            thread.base.get(first + slot) >= agent.clock
+        let idle = thread.copies.engines.iter().copied().find(|&slot| {
+            let engine = &self.engines[slot as usize];
+            thread.base.get(first + slot) >= engine.clock
         });
         let slot = if let Some(slot) = idle {
-            self.agents[slot as usize].clock += 1;
+            self.engines[slot as usize].clock += 1;
             slot
         } else {
-            let slot = self.agents.len() as u32;
-            self.agents.push(Agent { issuer, clock: 1 });
-            self.me().copies.agents.push(slot);
+            let slot = self.engines.len() as u32;
+            self.engines.push(Engine { issuer, clock: 1 });
+            self.me().copies.engines.push(slot);
             slot
         };
-        let clock = self.agents[slot as usize].clock;
+        let clock = self.engines[slot as usize].clock;
         if first + slot >= TID_LIMIT || clock >= CLOCK_LIMIT {
             let message = "too many asynchronous copies are in flight for the emulator".to_owned();
             return Err(self.fatal(FindingKind::LaunchLimits, pc, message, 0));
@@ -120,9 +120,9 @@ impl Cluster {
         Ok((first + slot, clock))
     }
 
-    /// The thread that issued an agent's present work.
-    pub(super) fn issuer(&self, agent: usize) -> u32 {
-        self.agents.get(agent).map_or(0, |agent| agent.issuer)
+    /// The thread that issued an engine's present work.
+    pub(super) fn issuer(&self, engine: usize) -> u32 {
+        self.engines.get(engine).map_or(0, |engine| engine.issuer)
     }
 
     pub(super) fn copy(&mut self, request: &Request, pc: usize) -> Flow {
@@ -158,18 +158,25 @@ impl Cluster {
             0 => Place::ReadOnly,
             n => self.global_place(r.source, n, false, pc)?,
         };
-        let agent = match self.me().copies.open[0].writes.last().copied() {
-            Some(agent) if !self.me().copies.open[0].sealed => agent,
+        let engine = match self.me().copies.open[0].writes.last().copied() {
+            Some(engine) if !self.me().copies.open[0].sealed => engine,
             _ => {
-                let agent = self.agent(pc)?;
+                let engine = self.engine(pc)?;
                 let open = &mut self.me().copies.open[0];
-                open.writes.push(agent);
+                open.writes.push(engine);
                 open.sealed = false;
-                agent
+                engine
             }
         };
-        self.author(source, r.source, source_bytes, Class::Read, agent, pc);
-        self.author(destination, r.destination, r.bytes, Class::Write, agent, pc);
+        self.author(source, r.source, source_bytes, Class::Read, engine, pc);
+        self.author(
+            destination,
+            r.destination,
+            r.bytes,
+            Class::Write,
+            engine,
+            pc,
+        );
         self.count(source, r.source, source_bytes, false, pc);
         self.counters.traffic.shared_store_bytes += r.bytes as u64;
         let number = self.me().copies.number[0];
@@ -245,22 +252,22 @@ impl Cluster {
         address: usize,
         size: usize,
         class: Class,
-        agent: Completion,
+        engine: Completion,
         pc: usize,
     ) {
         if size == 0 {
             return;
         }
         let author = Author {
-            tid: agent.0,
-            clock: agent.1,
+            tid: engine.0,
+            clock: engine.1,
         };
         self.order(place, address, size, class, pc, Some(author));
         if let Place::Shared { cta, offset } = place {
             if !self.ctas[cta].mbarriers.is_empty() {
                 self.check_plain(cta, offset, size, pc);
             }
-            self.ctas[cta].remote.insert(agent.0, (agent.1, pc));
+            self.ctas[cta].remote.insert(engine.0, (engine.1, pc));
             if cta != self.cta_of(self.current) {
                 self.visit_peer(cta, pc);
             }
@@ -377,8 +384,8 @@ impl Cluster {
                 return Err(self.misuse(pc, message));
             }
         }
-        let agent = self.agent(pc)?;
-        self.author(source, r.source, r.bytes, Class::Read, agent, pc);
+        let engine = self.engine(pc)?;
+        self.author(source, r.source, r.bytes, Class::Read, engine, pc);
         self.counters.traffic.global_load_bytes += r.bytes as u64;
         self.counters.contiguous(r.source, r.bytes, false);
         let mine = self.cta_of(self.current);
@@ -400,33 +407,33 @@ impl Cluster {
                 (piece.destination, piece.bar) = (shift(r.destination), shift(r.bar));
             }
             // Each destination completes on its own.
-            let agent = if i == 0 {
-                agent
+            let engine = if i == 0 {
+                engine
             } else {
-                self.agent_beside(pc)?
+                self.engine_beside(pc)?
             };
-            self.deliver(&piece, agent, pc)?;
+            self.deliver(&piece, engine, pc)?;
         }
         Ok(())
     }
 
-    /// A new agent, whatever others are idle: one of those may just have been handed out.
-    fn agent_beside(&mut self, pc: usize) -> Result<Completion, Flow> {
-        let kept = std::mem::take(&mut self.me().copies.agents);
-        let agent = self.agent(pc);
-        let fresh = std::mem::replace(&mut self.me().copies.agents, kept);
-        self.me().copies.agents.extend(fresh);
-        agent
+    /// A new engine, whatever others are idle: one of those may just have been handed out.
+    fn engine_beside(&mut self, pc: usize) -> Result<Completion, Flow> {
+        let kept = std::mem::take(&mut self.me().copies.engines);
+        let engine = self.engine(pc);
+        let fresh = std::mem::replace(&mut self.me().copies.engines, kept);
+        self.me().copies.engines.extend(fresh);
+        engine
     }
 
     /// The destination side of a copy that completes on an mbarrier.
-    fn deliver(&mut self, r: &Request, agent: Completion, pc: usize) -> Result<(), Flow> {
+    fn deliver(&mut self, r: &Request, engine: Completion, pc: usize) -> Result<(), Flow> {
         let place = self.shared_place(r.destination, r.bytes, true, false, pc)?;
         self.check_bar(r.bar, r.destination, pc)?;
         self.check_proxy(place, r.destination, r.bytes, false, pc);
-        self.author(place, r.destination, r.bytes, Class::Write, agent, pc);
+        self.author(place, r.destination, r.bytes, Class::Write, engine, pc);
         self.count_delivery(place, r.bytes);
-        self.submit(r, r.bytes, Some((r.bar, agent)), None, pc);
+        self.submit(r, r.bytes, Some((r.bar, engine)), None, pc);
         Ok(())
     }
 
@@ -449,8 +456,8 @@ impl Cluster {
         let (reader, writer) = match (open.reads.last().copied(), open.writes.last().copied()) {
             (Some(reader), Some(writer)) => (reader, writer),
             _ => {
-                let reader = self.agent_beside(pc)?;
-                let writer = self.agent_beside(pc)?;
+                let reader = self.engine_beside(pc)?;
+                let writer = self.engine_beside(pc)?;
                 let open = &mut self.me().copies.open[1];
                 open.reads.push(reader);
                 open.writes.push(writer);
@@ -480,10 +487,10 @@ impl Cluster {
         let source = self.shared_place(r.source, r.bytes, false, true, pc)?;
         self.shared_place(r.destination, r.bytes, true, false, pc)?;
         self.check_proxy(source, r.source, r.bytes, true, pc);
-        let agent = self.agent(pc)?;
-        self.author(source, r.source, r.bytes, Class::Read, agent, pc);
+        let engine = self.engine(pc)?;
+        self.author(source, r.source, r.bytes, Class::Read, engine, pc);
         self.counters.traffic.shared_load_bytes += r.bytes as u64;
-        self.deliver(r, agent, pc)
+        self.deliver(r, engine, pc)
     }
 
     fn st_async(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {
@@ -495,13 +502,13 @@ impl Cluster {
         }
         let place = self.shared_place(r.destination, r.bytes, true, false, pc)?;
         self.check_bar(r.bar, r.destination, pc)?;
-        let agent = self.agent(pc)?;
-        self.author(place, r.destination, r.bytes, Class::Write, agent, pc);
+        let engine = self.engine(pc)?;
+        self.author(place, r.destination, r.bytes, Class::Write, engine, pc);
         self.count_delivery(place, r.bytes);
         // The value is an operand, read at once.
         // SAFETY: the header passes the address of a local of `bytes` bytes.
         let value = unsafe { std::slice::from_raw_parts(r.source as *const u8, r.bytes) }.to_vec();
-        self.submit(r, r.bytes, Some((r.bar, agent)), None, pc);
+        self.submit(r, r.bytes, Some((r.bar, engine)), None, pc);
         if let Some(Operation {
             work: Work::Copy { data, .. },
             ..

@@ -100,8 +100,8 @@ impl Cluster {
         }
         let copies = &mut self.me().copies;
         copies.open[0].sealed = true;
-        let mut agents: Vec<Completion> = copies.open[0].writes.clone();
-        agents.extend(
+        let mut engines: Vec<Completion> = copies.open[0].writes.clone();
+        engines.extend(
             copies.committed[0]
                 .iter()
                 .flat_map(|group| group.writes.iter().copied()),
@@ -112,7 +112,7 @@ impl Cluster {
             late,
             work: Work::Arrive {
                 address: bar,
-                agents,
+                engines,
                 before,
             },
             issuer: self.current,
@@ -222,13 +222,13 @@ impl Cluster {
                         }
                     }
                 }
-                if let Some((bar, agent)) = bar {
-                    self.complete_transactions(bar, bytes, agent);
+                if let Some((bar, engine)) = bar {
+                    self.complete_transactions(bar, bytes, engine);
                 }
             }
             Work::Arrive {
                 address,
-                agents,
+                engines,
                 before,
             } => {
                 let due = |o: &Operation| {
@@ -244,7 +244,7 @@ impl Cluster {
                     (offset % self.shared_stride) as u32,
                 );
                 if self.ctas[cta].mbarriers.contains_key(&key) {
-                    self.release_copies(cta, key, &agents);
+                    self.release_copies(cta, key, &engines);
                     self.current = issuer;
                     self.arrive_at(cta, key, pc);
                 }

@@ -191,7 +191,7 @@ impl Cluster {
         &mut self,
         address: usize,
         bytes: usize,
-        agent: (u32, u32),
+        engine: (u32, u32),
     ) {
         self.progress += 1;
         let offset = address - self.shared_start;
@@ -204,14 +204,14 @@ impl Cluster {
         }
         let mbarrier = self.mbarrier_at(cta, key);
         mbarrier.transactions -= bytes as i64;
-        mbarrier.joiner.entry(agent.0, agent.1);
+        mbarrier.joiner.entry(engine.0, engine.1);
         self.complete_phase(cta, key);
     }
 
     /// The writes of copies become visible to those who wait for this phase.
-    pub(super) fn release_copies(&mut self, cta: usize, key: u32, agents: &[(u32, u32)]) {
+    pub(super) fn release_copies(&mut self, cta: usize, key: u32, engines: &[(u32, u32)]) {
         let joiner = &mut self.mbarrier_at(cta, key).joiner;
-        for &(tid, clock) in agents {
+        for &(tid, clock) in engines {
             joiner.entry(tid, clock);
         }
     }

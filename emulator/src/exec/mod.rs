@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::shadow::{Granule, Store};
 use crate::traffic::{Counters, WarpTraffic};
 use access::CachedAllocation;
-use asynchronous::{Agent, Operation};
+use asynchronous::{Engine, Operation};
 use atomic::Fences;
 use codes::WarpOp;
 use ffi::ThreadInfo;
@@ -164,7 +164,7 @@ pub(crate) struct Cluster {
     pub(crate) sites: HashMap<usize, Site>,
     site_cache: [(usize, bool); 64],
     operations: Vec<Operation>,
-    agents: Vec<Agent>,
+    engines: Vec<Engine>,
     cluster_barrier: barrier::ClusterBarrier,
     /// Synchronisation variables in shared memory.
     sync: atomic::SyncVariables,
@@ -268,7 +268,7 @@ impl Cluster {
             sites: HashMap::new(),
             site_cache: [(0, false); 64],
             operations: Vec::new(),
-            agents: Vec::new(),
+            engines: Vec::new(),
             cluster_barrier: barrier::ClusterBarrier::default(),
             sync: atomic::SyncVariables::default(),
             rng: Rng::new(0, 0),
@@ -369,7 +369,7 @@ impl Cluster {
             }
         }
         self.operations.clear();
-        self.agents.clear();
+        self.engines.clear();
         self.cluster_barrier = barrier::ClusterBarrier::default();
         self.sync.clear();
         self.progress = 0;

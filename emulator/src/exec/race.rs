@@ -6,7 +6,7 @@ use crate::clock::{Class, Epoch, class_of, cluster_of, tid_of};
 use crate::report::FindingKind;
 use crate::shadow::{self, Accessor, Conflict};
 
-/// An asynchronous copy as the author of an access: its agent's place in clocks.
+/// An asynchronous copy as the author of an access: its engine's place in clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Author {
     pub(super) tid: u32,
