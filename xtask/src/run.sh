@@ -21,8 +21,9 @@ out=$(cd "$1" && pwd)
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
-# The programs look for golden data and peers below this folder instead of below the repository they were built in.
-export EVENKEEL_ROOT=$PWD
+# The programs would look for golden data and peers in the repository they were built in.
+export EVENKEEL_GOLDEN_DIR=$PWD/tests/golden
+export EVENKEEL_PEERS_DIR=$PWD/benches/peers
 export EVENKEEL_TEST_DEVICE=cuda
 
 steps=()
