@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc};
 
 pub use self::{
     buffer::Buffer,
+    modules::Build,
     stream::{Event, Stream},
 };
 #[cfg(feature = "emulator")]
