@@ -3,9 +3,14 @@
 
 #![warn(missing_docs)]
 
+pub mod bench;
+pub mod choose;
+pub mod info;
 pub mod loss;
 pub mod numbers;
+pub mod program;
 pub mod random;
 pub mod subject;
 pub mod suite;
 pub mod traffic;
+pub mod verify;

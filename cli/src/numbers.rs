@@ -45,6 +45,8 @@ pub struct Interval {
     pub low: f64,
     /// The largest allowed.
     pub high: f64,
+    /// The error allowed before the final rounding.
+    pub error: f64,
 }
 
 impl Interval {
@@ -58,6 +60,7 @@ impl Interval {
             exact,
             low: exact - error,
             high: exact + error,
+            error,
         }
     }
 
@@ -68,6 +71,7 @@ impl Interval {
             exact,
             low: exact,
             high: exact,
+            error: 0.0,
         }
     }
 
@@ -80,10 +84,14 @@ impl Interval {
             self.high * other.low,
             self.high * other.high,
         ];
+        let exact = self.exact * other.exact;
+        let low = corners.into_iter().fold(f64::INFINITY, f64::min);
+        let high = corners.into_iter().fold(f64::NEG_INFINITY, f64::max);
         Self {
-            exact: self.exact * other.exact,
-            low: corners.into_iter().fold(f64::INFINITY, f64::min),
-            high: corners.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            exact,
+            low,
+            high,
+            error: (high - exact).max(exact - low),
         }
     }
 
@@ -95,6 +103,7 @@ impl Interval {
             exact: self.exact,
             low: round_to(dtype, self.low),
             high: round_to(dtype, self.high),
+            error: self.error,
         }
     }
 
@@ -106,16 +115,6 @@ impl Interval {
         }
         self.low <= got && got <= self.high
     }
-
-    /// The largest distance from the exact value that is allowed.
-    #[must_use]
-    pub fn allowed(self) -> f64 {
-        if self.exact.is_finite() {
-            (self.high - self.exact).max(self.exact - self.low)
-        } else {
-            0.0
-        }
-    }
 }
 
 /// The result that came closest to its bound, or went furthest past it.
@@ -123,11 +122,8 @@ impl Interval {
 pub struct Worst {
     /// The error, in units of the last place of the result's type.
     pub ulps: f64,
-    /// What was allowed there.
+    /// What was allowed there: the bound before the final rounding, and half a unit for that.
     pub allowed: f64,
-    /// The largest error in units of the last place of any result at least as large as a thousandth
-    /// of the largest of its kind; cancellation leaves nothing to count in smaller ones.
-    pub ulps_of_large: f64,
     /// How many results were compared.
     pub compared: u64,
 }
@@ -145,8 +141,8 @@ impl Worst {
         }
     }
 
-    /// Takes one more result in; `scale` is the largest size of results of this kind.
-    pub fn add(&mut self, dtype: DType, got: f64, interval: Interval, scale: f64) {
+    /// Takes one more result in.
+    pub fn add(&mut self, dtype: DType, got: f64, interval: Interval) {
         self.compared += 1;
         if !interval.exact.is_finite() || !got.is_finite() {
             return;
@@ -154,22 +150,17 @@ impl Worst {
         let unit = ulp(dtype, interval.exact);
         let one = Self {
             ulps: (got - interval.exact).abs() / unit,
-            allowed: interval.allowed() / unit,
-            ulps_of_large: 0.0,
+            allowed: interval.error / unit + 0.5,
             compared: 0,
         };
         if one.share() > self.share() {
             (self.ulps, self.allowed) = (one.ulps, one.allowed);
-        }
-        if interval.exact.abs() >= 1e-3 * scale {
-            self.ulps_of_large = self.ulps_of_large.max(one.ulps);
         }
     }
 
     /// The worse of both.
     pub fn merge(&mut self, other: &Self) {
         self.compared += other.compared;
-        self.ulps_of_large = self.ulps_of_large.max(other.ulps_of_large);
         if other.share() > self.share() {
             (self.ulps, self.allowed) = (other.ulps, other.allowed);
         }
@@ -210,9 +201,14 @@ mod tests {
     #[test]
     fn the_worst_is_the_one_nearest_its_bound() {
         let mut worst = Worst::default();
-        worst.add(DType::F32, 1.0 + 1e-6, Interval::around(1.0, 1e-5), 1.0);
-        worst.add(DType::F32, 2.0 + 1e-6, Interval::around(2.0, 2e-6), 1.0);
-        assert!((worst.share() - 0.5).abs() < 1e-6);
+        let unit = ulp(DType::F32, 1.0);
+        worst.add(DType::F32, 1.0 + unit, Interval::around(1.0, 9.5 * unit));
+        worst.add(
+            DType::F32,
+            2.0 + 2.0 * unit,
+            Interval::around(2.0, 3.0 * unit),
+        );
+        assert_eq!((worst.ulps, worst.allowed), (1.0, 2.0));
         assert_eq!(worst.compared, 2);
     }
 }

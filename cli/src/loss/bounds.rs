@@ -67,10 +67,11 @@ impl Arithmetic {
             };
         }
         let vectors = vocab * element_bytes / 16;
-        // Threads of a block a row, and the vectors of each; a group within a cluster gives each of
-        // its threads about eight, at most 32 where one stage holds the row.
+        // The most vectors of one thread. A cluster's group has at least 32 threads, and gives each of
+        // its up to 256 about eight vectors; a block's slice has at most 227 KiB.
         let each = match path {
-            KernelPath::Cluster => vectors.min(32),
+            KernelPath::Cluster if vectors <= 2048 => vectors.div_ceil(32).min(8),
+            KernelPath::Cluster => vectors.div_ceil(256).clamp(8, 57),
             _ => vectors.div_ceil(384.min(vectors.next_multiple_of(32).max(64))),
         };
         Self {

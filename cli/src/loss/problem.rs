@@ -376,6 +376,15 @@ impl Problem {
         self.targets[token] != self.options.ignore_index
     }
 
+    /// Whether the reduction is by sequences whose offsets do not ascend within the tokens.
+    #[must_use]
+    pub fn offsets_are_bad(&self) -> bool {
+        let by_sequence = Reduction::Mean(Denominator::Sequence);
+        let within = |at: &i64| (0..=self.tokens as i64).contains(at);
+        self.effective_options().reduction == by_sequence
+            && !(self.offsets.is_sorted() && self.offsets.iter().all(within))
+    }
+
     /// 1/D of every token, from the definition.
     #[must_use]
     pub fn scales(&self, kept: &[bool]) -> Vec<f64> {
@@ -385,6 +394,7 @@ impl Problem {
             range.filter(|&token| self.counted(token)).count() as f64
         };
         match self.effective_options().reduction {
+            _ if self.offsets_are_bad() => vec![0.0; self.tokens],
             Reduction::Mean(Denominator::Valid) => all(counted(0..self.tokens)),
             Reduction::Mean(Denominator::Kept) => {
                 all(kept.iter().filter(|&&kept| kept).count() as f64)

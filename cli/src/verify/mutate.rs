@@ -1,0 +1,227 @@
+//! `evenkeel verify --mutate`: every synchronisation of the kernels, switched off one at a time.
+//!
+//! A kernel without one of its barriers, waits or fences must show it: by a finding of the emulator or
+//! by a wrong result. What does not is either redundant, and listed with its reason in
+//! `redundant_sites.txt`, or a hole in the tests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use evenkeel::emulator::{Architecture, SyncSite};
+use evenkeel::loss::{Denominator, KernelPath, Objective, Reduction};
+use evenkeel::{DType, Device, EmulatorOptions, Error, Result};
+
+use super::progress;
+use crate::loss::{self, Case, Mode, Problem, run::run_on};
+
+/// `file | operation | comment above and text of the line | reason`, one a line.
+const REDUNDANT: &str = include_str!("redundant_sites.txt");
+
+/// A problem, and the multiprocessors that make its kernel go round.
+struct Workload {
+    problem: Problem,
+    multiprocessors: u32,
+}
+
+/// Rows enough that each block of the kernels takes several, so that stages, boxes and scratch are
+/// used again; one row in a block, in a cluster of two (30001 f32 logits), of four (128256 in bf16).
+fn workloads(quick: bool) -> Vec<Workload> {
+    let make =
+        |tokens: usize, vocab: usize, dtype: DType, path, multiprocessors, set: fn(&mut Case)| {
+            let mut case = Case::new(tokens, vocab, dtype);
+            case.path = Some(path);
+            case.ignored = 0.1;
+            case.seed = 11 + vocab as u64;
+            set(&mut case);
+            Workload {
+                problem: case.problem(),
+                multiprocessors,
+            }
+        };
+    let (cluster, block) = (KernelPath::Cluster, KernelPath::Block);
+    let mut all = vec![
+        make(200, 300, DType::Bf16, cluster, 1, |case| {
+            case.mode = Mode::InPlace
+        }),
+        make(200, 301, DType::F32, cluster, 1, |case| {
+            case.options.temperature = 0.8;
+            case.options.label_smoothing = 0.1;
+            case.options.criterion = Objective::Deft.into();
+            case.options.reduction = Reduction::Mean(Denominator::Sequence);
+        }),
+        make(11, 30_001, DType::F32, cluster, 2, |case| {
+            case.layout.gap = 1;
+            case.mode = Mode::InPlace;
+        }),
+        make(80, 1001, DType::Bf16, block, 1, |case| case.layout.gap = 1),
+        make(80, 999, DType::F16, block, 1, |case| {
+            case.options.softcap = Some(10.0);
+            case.options.criterion = Objective::Linear.above(0.1);
+            case.options.reduction = Reduction::Mean(Denominator::Kept);
+            case.mode = Mode::Backward;
+        }),
+        make(80, 500, DType::F32, block, 1, |case| {
+            case.options.criterion = Objective::Nll.below(0.1);
+            case.options.reduction = Reduction::Mean(Denominator::Kept);
+            case.mode = Mode::InPlace;
+        }),
+        // Past the 1024 threads that reduce a batch.
+        make(1500, 3, DType::F32, block, 1, |case| {
+            case.options.reduction = Reduction::Mean(Denominator::Sequence);
+        }),
+    ];
+    // One pair of offsets out of order, which one thread of 1024 sees.
+    if let Some(workload) = all.last() {
+        let mut problem = workload.problem.clone();
+        problem.offsets = (0..1200).collect();
+        problem.offsets.swap(700, 701);
+        problem.name = format!("{}, bad offsets", problem.name);
+        all.push(Workload {
+            problem,
+            multiprocessors: 1,
+        });
+    }
+    if !quick {
+        all.push(make(6, 128_256, DType::Bf16, cluster, 4, |case| {
+            case.options.entropy = 0.1
+        }));
+    }
+    all
+}
+
+fn device(workload: &Workload, seed: u64, disabled: Vec<SyncSite>) -> Result<Device> {
+    let architecture = Architecture::sm_90().with_multiprocessors(workload.multiprocessors);
+    let options = EmulatorOptions::new()
+        .architecture(architecture)
+        .seed(seed)
+        .disabled_sites(disabled);
+    Device::emulated_with(options)
+}
+
+/// The sites that each workload executes.
+fn sites(workloads: &[Workload]) -> Result<BTreeMap<SyncSite, Vec<usize>>> {
+    let mut sites: BTreeMap<SyncSite, Vec<usize>> = BTreeMap::new();
+    for (index, workload) in workloads.iter().enumerate() {
+        let stream = device(workload, 0, Vec::new())?.stream()?;
+        run_on(&stream, &workload.problem)?;
+        for report in stream.take_reports() {
+            for site in report.sync_sites {
+                let at = sites.entry(site).or_default();
+                if at.last() != Some(&index) {
+                    at.push(index);
+                }
+            }
+        }
+    }
+    Ok(sites)
+}
+
+/// How the absence of a site showed, if it did.
+fn noticed(site: &SyncSite, workloads: &[&Workload], seeds: u64) -> Result<Option<String>> {
+    for seed in 0..seeds {
+        for workload in workloads {
+            let device = device(workload, seed, vec![site.clone()])?;
+            match loss::check(&device, &workload.problem) {
+                Err(Error::Findings { findings, .. }) => {
+                    let first = findings.first().cloned().unwrap_or_default();
+                    return Ok(Some(
+                        first.split([' ', ':']).next().unwrap_or("").to_string(),
+                    ));
+                }
+                Err(other) => return Err(other),
+                Ok(verdict) if !verdict.is_right() => return Ok(Some("a wrong result".into())),
+                Ok(_) => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The site's file from kernels/ on: what debug information says before that is where it was built.
+fn file(site: &SyncSite) -> &str {
+    let file = site.location.file.as_str();
+    file.rfind("kernels/").map_or(file, |at| &file[at..])
+}
+
+fn shown(site: &SyncSite) -> String {
+    format!("{}:{} {:?}", file(site), site.location.line, site.operation)
+}
+
+/// The text of a site's line and of a comment above it, where the sources are at hand.
+fn source_line(site: &SyncSite) -> Option<String> {
+    let root = std::env::var_os("EVENKEEL_ROOT").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")),
+        PathBuf::from,
+    );
+    let text = std::fs::read_to_string(root.join(file(site))).ok()?;
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let at = (site.location.line as usize).checked_sub(1)?;
+    let line = *lines.get(at)?;
+    // A call of which there are several is told apart by what is said of it.
+    match at.checked_sub(1).and_then(|before| lines.get(before)) {
+        Some(comment) if comment.starts_with("//") => Some(format!("{comment} {line}")),
+        _ => Some(line.to_string()),
+    }
+}
+
+/// Why a site may be absent, if the list has it.
+fn listed(site: &SyncSite, line: Option<&str>) -> Option<&'static str> {
+    REDUNDANT
+        .lines()
+        .filter(|entry| !entry.starts_with('#'))
+        .find_map(|entry| {
+            let parts: Vec<&str> = entry.split(" | ").map(str::trim).collect();
+            let [path, operation, text, reason] = parts[..] else {
+                return None;
+            };
+            let same = file(site) == path
+                && operation == format!("{:?}", site.operation)
+                && line.is_none_or(|line| line == text);
+            same.then_some(reason)
+        })
+}
+
+/// Runs them all and prints; true when each is noticed or listed.
+pub(super) fn run(seeds: u64, quick: bool) -> std::result::Result<bool, String> {
+    let workloads = workloads(quick);
+    let sites =
+        sites(&workloads).map_err(|error| format!("the kernels as they are fail: {error}"))?;
+    println!(
+        "{} synchronisation calls of the kernels, each switched off on its {} problems at most, under {seeds} schedules\n",
+        sites.len(),
+        workloads.len()
+    );
+    println!("  {:<56} its absence shows as", "call");
+    let bar = progress(sites.len() as u64);
+    let mut missed = 0;
+    for (site, at) in &sites {
+        bar.set_message(shown(site));
+        let on: Vec<&Workload> = at.iter().map(|&index| &workloads[index]).collect();
+        let line = source_line(site);
+        let told = match noticed(site, &on, seeds).map_err(|error| error.to_string())? {
+            Some(how) => match listed(site, line.as_deref()) {
+                Some(_) if line.is_some() => {
+                    missed += 1;
+                    format!("{how}, YET it is listed as redundant")
+                }
+                _ => how,
+            },
+            None => match listed(site, line.as_deref()) {
+                Some(reason) => format!("nothing; redundant: {reason}"),
+                None => {
+                    missed += 1;
+                    format!("NOTHING: {}", line.unwrap_or_default())
+                }
+            },
+        };
+        bar.suspend(|| println!("  {:<56} {told}", shown(site)));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!(
+        "\nthe absence of {} of {} shows, or is listed as redundant",
+        sites.len() - missed,
+        sites.len()
+    );
+    Ok(missed == 0)
+}
