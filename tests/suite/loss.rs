@@ -1,11 +1,12 @@
 //! The properties of the loss, one test of each for each kind of device, and golden vectors on all of
 //! them.
 
-use evenkeel::DeviceKind;
+use evenkeel::{DType, DeviceKind};
+use evenkeel_cli::loss::{self, Layout, Mode, Problem};
 use evenkeel_cli::subject::Subject;
 use evenkeel_cli::suite::{Effort, PROPERTIES, WRONG_RESULTS};
 
-use crate::support;
+use crate::{golden, support};
 
 /// Schedules of the emulator; as many numbers of multiprocessors.
 const SEEDS: u64 = 4;
@@ -19,6 +20,14 @@ fn subject(kind: DeviceKind) -> Option<Subject> {
     }
 }
 
+/// EVENKEEL_TEST_EFFORT=quick tries less: for tools that multiply the time of everything.
+fn effort() -> Effort {
+    match std::env::var("EVENKEEL_TEST_EFFORT").as_deref() {
+        Ok("quick") => Effort::Quick,
+        _ => Effort::Full,
+    }
+}
+
 fn holds(kind: DeviceKind, name: &str) {
     let Some(subject) = subject(kind) else {
         return;
@@ -27,7 +36,7 @@ fn holds(kind: DeviceKind, name: &str) {
         .iter()
         .find(|property| property.name == name)
         .unwrap_or_else(|| panic!("the suite has no property {name}"));
-    match (property.check)(&subject, Effort::Full) {
+    match (property.check)(&subject, effort()) {
         Ok(held) => {
             if let Some(reason) = held.skipped {
                 eprintln!("{name} on {kind} is skipped: {reason}");
@@ -52,6 +61,14 @@ macro_rules! properties {
             $(#[test] fn $name() {
                 super::holds(evenkeel::DeviceKind::$kind, stringify!($name));
             })*
+
+            #[test] fn golden_vectors() {
+                super::golden_vectors(evenkeel::DeviceKind::$kind);
+            }
+
+            #[test] fn wrong_results_are_refused() {
+                super::refuses_wrong_results(evenkeel::DeviceKind::$kind);
+            }
         }
     };
 }
@@ -97,13 +114,84 @@ fn refuses_wrong_results(kind: DeviceKind) {
     assert!(accepted.is_empty(), "{}", accepted.join("\n"));
 }
 
-#[test]
-fn wrong_results_are_refused_on_the_cpu() {
-    refuses_wrong_results(DeviceKind::Cpu);
+/// A golden case as a problem: its data, and the call whose gradient the file has.
+fn problem(case: &golden::Case, dtype: DType) -> Problem {
+    let inputs = &*case.inputs;
+    let given = |wanted: bool| wanted.then(|| inputs.upstream.clone());
+    let of = case.gradient_of;
+    let loss = match (of.loss, case.options.reduction) {
+        (false, _) => None,
+        (true, evenkeel::loss::Reduction::None) => given(true),
+        (true, _) => Some(vec![1.0]),
+    };
+    Problem {
+        name: format!("golden {}, {dtype}", case.name),
+        options: case.options,
+        mode: if of.lp || of.entropy || of.lse {
+            Mode::Backward
+        } else {
+            Mode::ForwardBackward
+        },
+        path: None,
+        dtype,
+        gradient: DType::F32,
+        target_type: DType::I64,
+        layout: Layout::default(),
+        gradient_layout: Layout::default(),
+        tokens: inputs.tokens,
+        vocab: inputs.vocab,
+        logits: inputs.logits.clone(),
+        targets: inputs.targets.clone(),
+        weights: case.weighted.then(|| inputs.weights.clone()),
+        class_mask: case.masked.then(|| inputs.class_mask.clone()),
+        divisor: inputs.divisor,
+        divisor_on_device: true,
+        offsets: inputs.offsets.clone(),
+        upstream_loss: loss,
+        upstream_statistics: [given(of.lp), given(of.entropy), given(of.lse)],
+    }
 }
 
+/// Every golden case on a device. `golden::the_reference_agrees` holds the reference to the file's
+/// numbers within 1e-12, which is nothing beside the bounds that the device is held to here.
+fn golden_vectors(kind: DeviceKind) {
+    let Some(subject) = subject(kind) else {
+        return;
+    };
+    let mut wrong = Vec::new();
+    for (index, case) in golden::load().iter().enumerate() {
+        for dtype in [DType::Bf16, DType::F16, DType::F32] {
+            if !case.inputs.types.iter().any(|name| name == dtype.name()) {
+                continue;
+            }
+            let problem = problem(case, dtype);
+            let device = subject.device(index).unwrap();
+            match loss::check(device, &problem) {
+                Ok(verdict) => wrong.extend(verdict.mismatches),
+                Err(error) => wrong.push(format!("{error} in {}", problem.name)),
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(8)].join("\n")
+    );
+}
+
+/// Every synchronisation of the kernels, switched off, shows: `evenkeel verify --mutate`.
 #[cfg(feature = "emulator")]
 #[test]
-fn wrong_results_are_refused_on_the_emulator() {
-    refuses_wrong_results(DeviceKind::Emulated);
+fn every_synchronisation_is_needed_or_listed() {
+    if support::device(DeviceKind::Emulated).is_none() {
+        return;
+    }
+    let options = evenkeel_cli::verify::Options {
+        device: Some(DeviceKind::Emulated),
+        seeds: SEEDS,
+        mutate: true,
+        quick: true,
+    };
+    assert_eq!(evenkeel_cli::verify::run(&options), Ok(true));
 }

@@ -86,7 +86,7 @@ main() {
   if [ -n "$sanitizer" ]; then
     # One test at a time: the tools multiply the time and the memory of each.
     for tool in memcheck racecheck initcheck synccheck; do
-      step "sanitizer-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 \
+      step "sanitizer-$tool" env EVENKEEL_TEST_EFFORT=quick "$sanitizer" --tool "$tool" --error-exitcode 9 \
         bin/suite --test-threads 1 "${EVENKEEL_SANITIZER_TESTS:-cuda::}"
     done
   else

@@ -134,7 +134,7 @@ fn case(most_classes: usize) -> impl Strategy<Value = Case> {
 fn problems(kind: DeviceKind, effort: Effort) -> u32 {
     let full = match kind {
         DeviceKind::Cpu => 400,
-        DeviceKind::Emulated => 240,
+        DeviceKind::Emulated => 600,
         _ => 1000,
     };
     if effort == Effort::Quick {
