@@ -19,7 +19,7 @@
 //! | 1 - p | errors of S_o and of S, and 3 u |
 //! | p | `expf` 2 ulp, error of lp |
 //! | f and g | the exact function at both ends of lp, 1 - p and sum p^2, and `OBJECTIVE` u for its own operations (`powf` 4 ulp is the largest of them) |
-//! | gradient | a few operations each, term by term in [`GradientBounds`] |
+//! | gradient | a few operations each, term by term in [`GradientBounds`](super::gradient::GradientBounds) |
 //!
 //! Library errors are those of the CUDA programming guide's table of mathematical functions; those of
 //! the host's libm are no larger. On the CPU device everything is f64, u = 2^-53 and nothing is
