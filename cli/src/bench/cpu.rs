@@ -46,8 +46,7 @@ fn typed<T: Element>(works: &[Work], shape: ShapeOf) -> Result<(Vec<Row>, Ceilin
     let data = Data::<T>::new(&stream, shape)?;
     let ceilings = bandwidths(shape.tokens * shape.vocab * T::DTYPE.size())?;
     let mut rows = Vec::new();
-    // In place would measure gradients of gradients: the memory must be restored between.
-    for work in works.iter().filter(|work| work.mode != Mode::InPlace) {
+    for work in works {
         let fused = fused(&stream, work, &data, shape)?;
         let unfused = repeat(|| {
             unfused(work, &data, shape);

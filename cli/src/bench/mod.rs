@@ -162,11 +162,12 @@ fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
             TOKENS[0], TOKENS[2]
         ));
     }
-    let works = work::works(!options.quick);
     let dtypes = pick(&options.dtypes, &[DType::Bf16]);
     let bar = progress((shapes.len() * dtypes.len()) as u64);
     for &dtype in &dtypes {
-        for &shape in &shapes {
+        for (index, &shape) in shapes.iter().enumerate() {
+            // The family's members once: they differ by a few operations a row.
+            let works = work::apart(&work::works(index == 0 && !options.quick));
             bar.set_message(format!("{}x{} {dtype}", shape.tokens, shape.vocab));
             let (rows, ceilings) = cpu::measure(&works, shape, dtype)?;
             run.ceilings = ceilings;

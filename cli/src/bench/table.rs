@@ -30,7 +30,12 @@ fn percent(share: f64) -> String {
 pub fn text(run: &Run) -> String {
     let mut out = String::new();
     let device = &run.device;
-    let _ = writeln!(out, "{} {}  {}", device.name, device.arch, run.date);
+    let arch = if device.name.contains(&device.arch) {
+        ""
+    } else {
+        &device.arch
+    };
+    let _ = writeln!(out, "{} {arch}  {}", device.name, run.date);
     for conditions in &device.conditions {
         let of = |value: Option<f64>, unit: &str| {
             value.map_or("?".into(), |value| format!("{value:.0} {unit}"))

@@ -88,3 +88,20 @@ pub fn works(family: bool) -> Vec<Work> {
     }
     works
 }
+
+/// The same with gradients apart, each once: where the logits are not restored between repetitions,
+/// in place would measure gradients of gradients.
+#[must_use]
+pub fn apart(works: &[Work]) -> Vec<Work> {
+    let mut apart: Vec<Work> = Vec::new();
+    for work in works {
+        let mut work = work.clone();
+        if work.mode == Mode::InPlace {
+            work.mode = Mode::ForwardBackward;
+        }
+        if !apart.iter().any(|other| other.name() == work.name()) {
+            apart.push(work);
+        }
+    }
+    apart
+}
