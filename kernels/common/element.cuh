@@ -62,6 +62,20 @@ EVENKEEL_DEVICE void unpack(uint4 v, float (&x)[8], f16) {
   }
 }
 
+// Half a vector of 16-bit elements.
+EVENKEEL_DEVICE void unpack(uint2 v, float (&x)[4], bf16) {
+  x[0] = __uint_as_float(v.x << 16);
+  x[1] = __uint_as_float(v.x & 0xffff0000u);
+  x[2] = __uint_as_float(v.y << 16);
+  x[3] = __uint_as_float(v.y & 0xffff0000u);
+}
+EVENKEEL_DEVICE void unpack(uint2 v, float (&x)[4], f16) {
+  x[0] = ptx::cvt_f32_f16(static_cast<uint16_t>(v.x));
+  x[1] = ptx::cvt_f32_f16(static_cast<uint16_t>(v.x >> 16));
+  x[2] = ptx::cvt_f32_f16(static_cast<uint16_t>(v.y));
+  x[3] = ptx::cvt_f32_f16(static_cast<uint16_t>(v.y >> 16));
+}
+
 EVENKEEL_DEVICE uint4 pack(const float* x, float) {
   return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
                     __float_as_uint(x[3]));

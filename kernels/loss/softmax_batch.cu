@@ -155,11 +155,11 @@ EVENKEEL_DEVICE void rescale_body(const ScaleGradientParams& params) {
     G* const row = static_cast<G*>(params.gradient) + token * params.stride;
     const RowShape shape = row_shape(row, params.vocab);
     G* const middle = row + shape.head;
-    for (int64_t v = rank; v < shape.vectors; v += blockDim.x) {
+    for (int v = rank; v < shape.vectors; v += static_cast<int>(blockDim.x)) {
       constexpr int kCount = kVectorElements<G>;
-      G* const at = middle + v * kCount;
+      G* const at = middle + static_cast<int64_t>(v) * kCount;
       float x[kCount];
-      unpack(ptx::load_global_16(at), x, G{});
+      unpack(ptx::load_global<uint4>(at), x, G{});
 #pragma unroll
       for (int i = 0; i < kCount; ++i) x[i] *= factor;
       ptx::store_global_16(at, pack(x, G{}));

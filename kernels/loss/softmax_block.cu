@@ -12,7 +12,8 @@
 // threads in turn, so a warp's accesses are consecutive. Each thread keeps its own running maximum
 // and sums; warps merge by shuffles, warp 0 merges the warps in order.
 
-#include "loss/row.cuh"
+#include "loss/gather.cuh"
+#include "loss/scatter.cuh"
 #include "loss/summary.cuh"
 #include "platform/platform.h"
 
@@ -24,18 +25,20 @@ struct BlockShared {
   RowCoefficients row;
 };
 
+template <typename T>
+EVENKEEL_DEVICE GlobalVectors vectors_of(const T* logits, const RowShape& shape) {
+  return {reinterpret_cast<const unsigned char*>(logits + shape.head)};
+}
+
 template <typename T, Moments kMoments>
 EVENKEEL_DEVICE RowPartial gather_row(const SoftmaxLossParams& params, const T* logits,
                                       const RowShape& shape, int64_t target) {
   const int rank = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
-  const T* const middle = logits + shape.head;
-  const RowSlice slice = {shape.head, static_cast<int>(shape.vectors)};
-  RowPartial part = gather<T, kMoments>(params, slice, target, rank, threads, [&](int v) {
-    return ptx::load_global_16(middle + static_cast<int64_t>(v) * kVectorElements<T>);
-  });
+  RowPartial part = gather<T, kMoments>(params, {shape.head, shape.vectors}, target, rank, threads,
+                                        vectors_of(logits, shape));
   if (rank < shape.edges) {
-    const int64_t column = edge_column<T>(shape, rank);
+    const int column = edge_column<T>(shape, rank);
     part = merge<kMoments>(part,
                            gather_edge<kMoments>(params, to_float(logits[column]), column, target));
   }
@@ -72,7 +75,9 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
                             ? nullptr
                             : static_cast<G*>(params.gradient) + token * params.gradient_stride;
     uint32_t target_status = 0;
-    const int64_t target = load_target(params, token, target_status);
+    // One load a warp; thread 0 is the one that reports the status.
+    int64_t target = rank % 32 == 0 ? load_target(params, token, target_status) : kNoTarget;
+    target = __shfl_sync(0xffffffffu, target, 0);
     status |= target_status;
     if (target == kNoTarget) {
       if (rank == 0 && params.from_state == 0) report_skipped(params, token, target_status);
@@ -112,15 +117,10 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
     if (row.zero != 0) {
       fill_zero(gradient, 0, params.vocab_padded, rank, threads);
     } else {
-      const T* const middle = logits + shape.head;
-      const RowSlice slice = {shape.head, static_cast<int>(shape.vectors)};
-      const bool aligned = reinterpret_cast<uintptr_t>(gradient + shape.head) % 16 == 0;
-      const auto load = [&](int v) {
-        return ptx::load_global_16(middle + static_cast<int64_t>(v) * kVectorElements<T>);
-      };
-      scatter<T, G, !kFull>(params, row, slice, gradient, aligned, rank, threads, load);
+      scatter<T, G, !kFull>(params, row, shape, {shape.head, shape.vectors}, gradient, rank,
+                            threads, vectors_of(logits, shape));
       if (rank < shape.edges) {
-        const int64_t column = edge_column<T>(shape, rank);
+        const int column = edge_column<T>(shape, rank);
         scatter_edge<G, !kFull>(params, row, to_float(logits[column]), column, gradient);
       }
       fill_zero(gradient, params.vocab, params.vocab_padded, rank, threads);
@@ -134,12 +134,13 @@ EVENKEEL_DEVICE void block_body(const SoftmaxLossParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
-// Two blocks of 320 threads a multiprocessor for the plain kernels: 96 registers a thread. One for
-// those with transforms, masks and sums, which need more. No measurement chose these yet.
+// One block a multiprocessor for long rows: 132 rows of 128256 bf16 logits are 34 MB, which an L2
+// of 50 MB still holds when the second pass comes; twice as many would not fit. 640 threads leave
+// 96 registers each. No measurement chose these yet.
 #define SOFTMAX_BLOCK_TYPES(K, T, G, suffix)                                 \
-  K(softmax_loss_block_##suffix, evenkeel::SoftmaxLossParams, 320, 2,        \
+  K(softmax_loss_block_##suffix, evenkeel::SoftmaxLossParams, 640, 1,        \
     (evenkeel::block_body<T, G, false>))                                     \
-  K(softmax_loss_block_##suffix##_full, evenkeel::SoftmaxLossParams, 320, 1, \
+  K(softmax_loss_block_##suffix##_full, evenkeel::SoftmaxLossParams, 640, 1, \
     (evenkeel::block_body<T, G, true>))
 #define SOFTMAX_BLOCK_KERNELS(K)                                    \
   SOFTMAX_BLOCK_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16) \

@@ -20,10 +20,12 @@
 // mbarrier), merge the C partials in rank order (the same bits in every block), compute the row's
 // coefficients, scatter the gradient from shared memory to global memory.
 //
-// Work per bf16 element: two ex2 and about 16 other instructions, of the 26 that fit a
-// multiprocessor's issue slots at the copy rate.
+// Work per bf16 element, read off the compiled code for compute capability 9.0: about 7
+// instructions in each pass, of them one ex2, where a multiprocessor can issue 26 in the time in
+// which memory delivers and takes an element at the copy rate.
 
-#include "loss/row.cuh"
+#include "loss/gather.cuh"
+#include "loss/scatter.cuh"
 #include "loss/summary.cuh"
 #include "platform/platform.h"
 #include "ptx/barrier.cuh"
@@ -37,7 +39,7 @@ namespace {
 inline constexpr int kGroups = 2;
 inline constexpr int kMaxStages = 4;
 inline constexpr int kMaxCluster = 16;
-inline constexpr int kMaxGroupWarps = 8;
+inline constexpr int kMaxGroupWarps = 6;
 inline constexpr int kMaxEdges = 2 * (kVectorElements<bf16> - 1);
 inline constexpr int kPartialVectors = sizeof(RowPartial) / sizeof(uint4);
 
@@ -64,20 +66,16 @@ struct alignas(16) ClusterShared {
 // The slices follow; bulk copies need multiples of 16 bytes. Small enough that three slices of
 // 151936 bf16 logits over four blocks still fit.
 inline constexpr int kSliceOffset = sizeof(ClusterShared);
-static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4480, "src/loss/launch.rs states it");
+static_assert(kSliceOffset % 16 == 0 && kSliceOffset == 4288, "src/loss/launch.rs states it");
 
 // Block `rank`'s run of the row's vectors.
-struct ClusterSlice {
-  RowSlice slice;
-  int64_t first;  // the row's vector where the slice begins
-};
-
 template <typename T>
-EVENKEEL_DEVICE ClusterSlice cluster_slice(const RowShape& shape, uint32_t rank, uint32_t blocks) {
-  const int64_t share = (shape.vectors + blocks - 1) / blocks;
-  const int64_t first = rank * share < shape.vectors ? rank * share : shape.vectors;
-  const int64_t end = first + share < shape.vectors ? first + share : shape.vectors;
-  return {{shape.head + first * kVectorElements<T>, static_cast<int>(end - first)}, first};
+EVENKEEL_DEVICE RowSlice cluster_slice(const RowShape& shape, uint32_t rank, uint32_t blocks) {
+  const uint32_t vectors = static_cast<uint32_t>(shape.vectors);
+  const uint32_t share = (vectors + blocks - 1) / blocks;
+  const uint32_t first = min(rank * share, vectors);
+  const uint32_t end = min(first + share, vectors);
+  return {shape.head + static_cast<int>(first) * kVectorElements<T>, static_cast<int>(end - first)};
 }
 
 // The rows of a cluster: the k-th is token `first + k * stride`, the work of group k % kGroups.
@@ -106,216 +104,245 @@ EVENKEEL_DEVICE RowSlot row_slot(ClusterShared& shared, uint32_t stages, uint32_
           (k / stages + 1) % 2};
 }
 
-// Whole warp. Fills the stages in turn, waiting for the consumers to leave them.
+// The producer's warp: fills the stages in turn, waiting for the consumers to leave them.
 template <typename T>
-EVENKEEL_DEVICE void produce(const SoftmaxLossParams& params, ClusterShared& shared,
-                             unsigned char* slices, RowWalk walk, uint32_t rank, uint32_t blocks) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  uint32_t k = 0;
-  for (int64_t token = walk.first; token < params.tokens; token += walk.stride, ++k) {
-    const RowSlot slot = row_slot(shared, params.stages, k);
-    uint32_t status = 0;
-    int64_t target = lane == 0 ? load_target(params, token, status) : kNoTarget;
-    target = __shfl_sync(0xffffffffu, target, 0);
-    ptx::mbarrier_wait(slot.empty, slot.empty_parity);
-    StageHeader& header = shared.header[slot.stage];
-    if (target != kNoTarget) {
-      const T* const logits = static_cast<const T*>(params.logits) + token * params.logits_stride;
-      const RowShape shape = row_shape(logits, params.vocab);
-      const ClusterSlice part = cluster_slice<T>(shape, rank, blocks);
-      if (lane == 0 && part.slice.vectors > 0) {
-        const uint32_t bytes = static_cast<uint32_t>(part.slice.vectors) * 16;
-        ptx::mbarrier_expect_tx(slot.full, bytes);
-        ptx::bulk_copy_global_to_shared(
-            slices + static_cast<size_t>(slot.stage) * params.stage_bytes,
-            logits + part.slice.column, bytes, slot.full);
-      }
-      // The copy is on its way; these loads' latency hides behind it.
-      if (rank == 0 && lane < shape.edges) {
-        header.edges[lane] = to_float(logits[edge_column<T>(shape, lane)]);
-      }
-    }
-    if (lane == 0) {
-      header.inputs =
-          target == kNoTarget ? RowInputs{kNoTarget} : load_inputs(params, token, target);
-      header.status = status;
-    }
-    // Orders every lane's stores to the header before the arrival that publishes them.
-    __syncwarp();
-    if (lane == 0) ptx::mbarrier_arrive(slot.full);
-  }
-}
+struct Producer {
+  const SoftmaxLossParams& params;
+  ClusterShared& shared;
+  unsigned char* slices;
+  RowWalk walk;
+  uint32_t rank;
+  uint32_t blocks;
+  int lane;
+  // Of row k - k % 32 + lane: one load in 32 rows waits for memory before a copy can start.
+  int64_t targets;
+  uint32_t statuses;
+  // Of the next row, on their way while this one's stage is waited for.
+  int64_t target;
+  uint32_t status;
+  RowInputs inputs;
+  float edge;
 
-// The block's partial of a row, in lane 0 of the group's warp 0.
-template <typename T, Moments kMoments>
-EVENKEEL_DEVICE RowPartial gather_slice(const SoftmaxLossParams& params, ClusterShared& shared,
-                                        const StageHeader& header, const RowShape& shape,
-                                        const RowSlice& slice, const uint4* vectors, int group,
-                                        int rank_in_group, int threads, bool has_edges) {
-  const int lane = rank_in_group % 32;
-  const int warp = rank_in_group / 32;
-  const int64_t target = header.inputs.target;
-  RowPartial part = gather<T, kMoments>(params, slice, target, rank_in_group, threads,
-                                        [&](int v) { return vectors[v]; });
-  if (has_edges && rank_in_group < shape.edges) {
-    part =
-        merge<kMoments>(part, gather_edge<kMoments>(params, header.edges[rank_in_group],
-                                                    edge_column<T>(shape, rank_in_group), target));
+  EVENKEEL_DEVICE const T* logits(int64_t token) const {
+    return static_cast<const T*>(params.logits) + token * params.logits_stride;
   }
-  part = warp_merge<kMoments>(part, 32);
-  if (lane == 0) shared.warps[group][warp] = part;
-  // Without this barrier warp 0 would merge partials of the group's row before.
-  ptx::bar_sync(1 + group, threads);
-  if (warp != 0) return part;
-  const bool present = lane < threads / 32;
-  return warp_merge<kMoments>(present ? shared.warps[group][lane] : empty_partial(), 32);
-}
 
-// Warp 0 of a group: sends this block's partial to every block and merges all of theirs into lane
-// 0.
-template <Moments kMoments>
-EVENKEEL_DEVICE RowPartial exchange(ClusterShared& shared, RowPartial part, int group,
-                                    uint32_t turn, uint32_t rank, uint32_t blocks) {
-  const uint32_t lane = threadIdx.x % 32;
-  const uint32_t box = turn % 2;
-  const uint32_t parity = (turn / 2) % 2;
-  constexpr int kVectors = kMoments == Moments::kNone ? 1 : kMoments == Moments::kSome ? 2 : 3;
-  uint64_t* const arrived = &shared.inbox_full[group][box];
-  uint4 message[kPartialVectors];
-  memcpy(message, &part, sizeof(part));
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    message[i].x = __shfl_sync(0xffffffffu, message[i].x, 0);
-    message[i].y = __shfl_sync(0xffffffffu, message[i].y, 0);
-    message[i].z = __shfl_sync(0xffffffffu, message[i].z, 0);
-    message[i].w = __shfl_sync(0xffffffffu, message[i].w, 0);
+  EVENKEEL_DEVICE void look_ahead(int64_t token, uint32_t k) {
+    if (k % 32 == 0) {
+      const int64_t mine = token + lane * walk.stride;
+      statuses = 0;
+      targets = mine < params.tokens ? load_target(params, mine, statuses) : kNoTarget;
+    }
+    target = __shfl_sync(0xffffffffu, targets, static_cast<int>(k % 32));
+    status = __shfl_sync(0xffffffffu, statuses, static_cast<int>(k % 32));
+    if (target == kNoTarget) return;
+    if (lane == 0) inputs = load_inputs(params, token, target);
+    const RowShape shape = row_shape(logits(token), params.vocab);
+    if (rank == 0 && lane < shape.edges) {
+      edge = to_float(logits(token)[edge_column<T>(shape, lane)]);
+    }
   }
-  if (lane == 0) {
-    ptx::mbarrier_arrive_expect_tx(arrived,
-                                   blocks * kVectors * static_cast<uint32_t>(sizeof(uint4)));
+
+  EVENKEEL_DEVICE void run() {
+    if (walk.first < params.tokens) look_ahead(walk.first, 0);
+    uint32_t k = 0;
+    for (int64_t token = walk.first; token < params.tokens; token += walk.stride, ++k) {
+      const RowSlot slot = row_slot(shared, params.stages, k);
+      ptx::mbarrier_wait(slot.empty, slot.empty_parity);
+      StageHeader& header = shared.header[slot.stage];
+      if (target != kNoTarget) {
+        const RowShape shape = row_shape(logits(token), params.vocab);
+        const RowSlice slice = cluster_slice<T>(shape, rank, blocks);
+        if (lane == 0 && slice.vectors > 0) {
+          const uint32_t bytes = static_cast<uint32_t>(slice.vectors) * 16;
+          ptx::mbarrier_expect_tx(slot.full, bytes);
+          ptx::bulk_copy_global_to_shared(
+              slices + static_cast<size_t>(slot.stage) * params.stage_bytes,
+              logits(token) + slice.column, bytes, slot.full);
+        }
+        if (rank == 0 && lane < shape.edges) header.edges[lane] = edge;
+      }
+      if (lane == 0) {
+        header.inputs = inputs;
+        header.inputs.target = target;
+        header.status = status;
+      }
+      // Orders every lane's stores to the header before the arrival that publishes them.
+      __syncwarp();
+      if (lane == 0) ptx::mbarrier_arrive(slot.full);
+      if (token + walk.stride < params.tokens) look_ahead(token + walk.stride, k + 1);
+    }
   }
-  // What this block sent into the boxes two rows ago must have been read. The first two rows pass.
-  uint64_t* const read = &shared.inbox_read[group][box];
-  ptx::mbarrier_wait_cluster(read, parity ^ 1);
-  if (lane < blocks) {
+};
+
+// One of the two groups that take a block's rows in turn.
+template <typename T, typename G, bool kFull>
+struct Consumer {
+  const SoftmaxLossParams& params;
+  ClusterShared& shared;
+  const unsigned char* slices;
+  RowWalk walk;
+  uint32_t rank;
+  uint32_t blocks;
+  int group;
+  int threads;  // of the group
+  int rank_in_group;
+  uint32_t turn;  // rows this group has exchanged
+  uint32_t status;
+
+  // The block's partial of a row, in lane 0 of the group's warp 0.
+  template <Moments kMoments>
+  EVENKEEL_DEVICE RowPartial gather_slice(const StageHeader& header, const RowShape& shape,
+                                          const RowSlice& slice, SharedVectors vectors) {
+    const int lane = rank_in_group % 32;
+    const int warp = rank_in_group / 32;
+    const int64_t target = header.inputs.target;
+    RowPartial part = gather<T, kMoments>(params, slice, target, rank_in_group, threads, vectors);
+    if (rank == 0 && rank_in_group < shape.edges) {
+      const int column = edge_column<T>(shape, rank_in_group);
+      part = merge<kMoments>(
+          part, gather_edge<kMoments>(params, header.edges[rank_in_group], column, target));
+    }
+    part = warp_merge<kMoments>(part, 32);
+    if (lane == 0) shared.warps[group][warp] = part;
+    // Without this barrier warp 0 would merge partials of the group's row before.
+    ptx::bar_sync(1 + group, threads);
+    if (warp != 0) return part;
+    const bool present = lane < threads / 32;
+    return warp_merge<kMoments>(present ? shared.warps[group][lane] : empty_partial(), 32);
+  }
+
+  // Warp 0: sends this block's partial to every block and merges all of theirs into lane 0.
+  template <Moments kMoments>
+  EVENKEEL_DEVICE RowPartial exchange(RowPartial part) {
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t box = turn % 2;
+    const uint32_t parity = turn / 2 % 2;
+    constexpr int kVectors = kMoments == Moments::kNone ? 1 : kMoments == Moments::kSome ? 2 : 3;
+    constexpr uint32_t kBytes = kVectors * sizeof(uint4);
+    uint64_t* const arrived = &shared.inbox_full[group][box];
+    uint4 message[kPartialVectors];
+    memcpy(message, &part, sizeof(part));
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      ptx::store_async_16(&shared.inbox[group][box][rank][i], message[i], arrived, lane);
+      message[i].x = __shfl_sync(0xffffffffu, message[i].x, 0);
+      message[i].y = __shfl_sync(0xffffffffu, message[i].y, 0);
+      message[i].z = __shfl_sync(0xffffffffu, message[i].z, 0);
+      message[i].w = __shfl_sync(0xffffffffu, message[i].w, 0);
     }
-  }
-  ptx::mbarrier_wait_cluster(arrived, parity);
-  RowPartial theirs = empty_partial();
-  if (lane < blocks) {
+    if (lane == 0) ptx::mbarrier_arrive_expect_tx(arrived, blocks * kBytes);
+    // What this block sent into the boxes two rows ago must have been read; the first two rows
+    // pass.
+    ptx::mbarrier_wait_cluster(&shared.inbox_read[group][box], parity ^ 1);
+    if (lane < blocks) {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) message[i] = shared.inbox[group][box][lane][i];
-    memcpy(&theirs, message, kVectors * sizeof(uint4));
+      for (int i = 0; i < kVectors; ++i) {
+        ptx::store_async_16(&shared.inbox[group][box][rank][i], message[i], arrived, lane);
+      }
+    }
+    ptx::mbarrier_wait_cluster(arrived, parity);
+    RowPartial theirs = empty_partial();
+    if (lane < blocks) {
+#pragma unroll
+      for (int i = 0; i < kVectors; ++i) message[i] = shared.inbox[group][box][lane][i];
+      memcpy(&theirs, message, kBytes);
+    }
+    return warp_merge<kMoments>(theirs, kMaxCluster);
   }
-  // Every lane has read its slot before any block is told so.
-  __syncwarp();
-  if (lane < blocks) ptx::mbarrier_arrive_cluster(read, lane);
-  return warp_merge<kMoments>(theirs, kMaxCluster);
-}
 
-template <typename T, typename G, bool kFull>
-EVENKEEL_DEVICE void consume(const SoftmaxLossParams& params, ClusterShared& shared,
-                             const unsigned char* slices, RowWalk walk, int group, int threads,
-                             uint32_t rank, uint32_t blocks) {
-  const int rank_in_group = static_cast<int>(threadIdx.x) - group * threads;
-  const bool leader = rank_in_group == 0;
-  uint32_t k = static_cast<uint32_t>(group);
-  uint32_t turn = 0;  // rows this group has exchanged
-  uint32_t status = 0;
+  template <Moments kMoments>
+  EVENKEEL_DEVICE RowPartial reduce(const StageHeader& header, const RowShape& shape,
+                                    const RowSlice& slice, SharedVectors vectors) {
+    const RowPartial part = gather_slice<kMoments>(header, shape, slice, vectors);
+    return rank_in_group < 32 && blocks > 1 ? exchange<kMoments>(part) : part;
+  }
 
-  for (int64_t token = walk.first + group * walk.stride; token < params.tokens;
-       token += kGroups * walk.stride, k += kGroups) {
-    const RowSlot slot = row_slot(shared, params.stages, k);
-    ptx::mbarrier_wait(slot.full, slot.full_parity);
-    const StageHeader& header = shared.header[slot.stage];
-    const int64_t target = header.inputs.target;
-    const uint4* const vectors = reinterpret_cast<const uint4*>(
-        slices + static_cast<size_t>(slot.stage) * params.stage_bytes);
-    const T* const logits = static_cast<const T*>(params.logits) + token * params.logits_stride;
-    G* const gradient = params.gradient == nullptr
-                            ? nullptr
-                            : static_cast<G*>(params.gradient) + token * params.gradient_stride;
+  // A row whose target is a class. Returns whether its gradient is still to be filled with zeros.
+  EVENKEEL_DEVICE bool take(int64_t token, const StageHeader& header, const T* logits, G* gradient,
+                            SharedVectors vectors) {
     const RowShape shape = row_shape(logits, params.vocab);
-    const RowSlice slice = cluster_slice<T>(shape, rank, blocks).slice;
-    bool zero = true;
+    const RowSlice slice = cluster_slice<T>(shape, rank, blocks);
+    RowPartial part;
+    if constexpr (kFull) {
+      part = reduce<Moments::kAll>(header, shape, slice, vectors);
+    } else if (params.moments == Moments::kSome) {
+      part = reduce<Moments::kSome>(header, shape, slice, vectors);
+    } else {
+      part = reduce<Moments::kNone>(header, shape, slice, vectors);
+    }
+    const bool leader = rank_in_group == 0;
+    RowInputs inputs;
+    RowSummary summary;
+    RowObjective objective;
+    uint32_t row_status = 0;
+    if (leader) {
+      inputs = header.inputs;
+      summary = summarise(part, inputs.target, params.moments);
+      objective = row_objective(params, summary.state, row_status);
+      shared.row[group] =
+          coefficients(params, summary.state, summary.inverse_sum, objective, inputs);
+    }
+    // Publishes the coefficients; also keeps the next row's partials from overtaking warp 0.
+    ptx::bar_sync(1 + group, threads);
+    if (blocks > 1 && rank_in_group < static_cast<int>(blocks)) {
+      ptx::mbarrier_arrive_remote(&shared.inbox_read[group][turn % 2],
+                                  static_cast<uint32_t>(rank_in_group));
+    }
+    // After the barrier, so that no warp waits for it; in turn, so that no block is the slow one.
+    if (leader && turn % blocks == rank) {
+      report(params, token, summary, objective, inputs);
+      status |= row_status;
+    }
+    ++turn;
+    if (gradient == nullptr) return false;
+    const RowCoefficients row = shared.row[group];
+    if (row.zero != 0) return true;
+    scatter<T, G, !kFull>(params, row, shape, slice, gradient, rank_in_group, threads, vectors);
+    if (rank == 0 && rank_in_group < shape.edges) {
+      scatter_edge<G, !kFull>(params, row, header.edges[rank_in_group],
+                              edge_column<T>(shape, rank_in_group), gradient);
+    }
+    return false;
+  }
 
-    if (target == kNoTarget) {
-      if (leader && rank == 0) {
+  // Zeros in columns [begin, vocab_padded) of a gradient row, each block its share.
+  EVENKEEL_DEVICE void fill(G* gradient, int64_t begin) {
+    const int64_t end = params.vocab_padded;
+    if (begin >= end) return;
+    const int64_t share = (end - begin + blocks - 1) / blocks;
+    const int64_t first = min(begin + rank * share, end);
+    fill_zero(gradient, first, min(first + share, end), rank_in_group, threads);
+  }
+
+  EVENKEEL_DEVICE void run() {
+    uint32_t k = static_cast<uint32_t>(group);
+    for (int64_t token = walk.first + group * walk.stride; token < params.tokens;
+         token += kGroups * walk.stride, k += kGroups) {
+      const RowSlot slot = row_slot(shared, params.stages, k);
+      const T* const logits = static_cast<const T*>(params.logits) + token * params.logits_stride;
+      G* const gradient = params.gradient == nullptr
+                              ? nullptr
+                              : static_cast<G*>(params.gradient) + token * params.gradient_stride;
+      ptx::mbarrier_wait(slot.full, slot.full_parity);
+      const StageHeader& header = shared.header[slot.stage];
+      bool zero = true;
+      if (header.inputs.target != kNoTarget) {
+        const SharedVectors vectors = {slices +
+                                       static_cast<size_t>(slot.stage) * params.stage_bytes};
+        zero = take(token, header, logits, gradient, vectors);
+      } else if (rank_in_group == 0 && rank == 0) {
         report_skipped(params, token, header.status);
         status |= header.status;
       }
-    } else {
-      const bool has_edges = rank == 0;
-      RowPartial part;
-      if constexpr (kFull) {
-        part = gather_slice<T, Moments::kAll>(params, shared, header, shape, slice, vectors, group,
-                                              rank_in_group, threads, has_edges);
-      } else if (params.moments == Moments::kSome) {
-        part = gather_slice<T, Moments::kSome>(params, shared, header, shape, slice, vectors, group,
-                                               rank_in_group, threads, has_edges);
-      } else {
-        part = gather_slice<T, Moments::kNone>(params, shared, header, shape, slice, vectors, group,
-                                               rank_in_group, threads, has_edges);
-      }
-      if (rank_in_group < 32) {
-        if (blocks > 1) {
-          if constexpr (kFull) {
-            part = exchange<Moments::kAll>(shared, part, group, turn, rank, blocks);
-          } else if (params.moments == Moments::kSome) {
-            part = exchange<Moments::kSome>(shared, part, group, turn, rank, blocks);
-          } else {
-            part = exchange<Moments::kNone>(shared, part, group, turn, rank, blocks);
-          }
-        }
-        if (leader) {
-          const RowInputs inputs = header.inputs;
-          const RowSummary summary = summarise(part, target, params.moments);
-          uint32_t row_status = 0;
-          const RowObjective row = row_objective(params, summary.state, row_status);
-          if (rank == 0) {
-            report(params, token, summary, row, inputs);
-            status |= row_status;
-          }
-          shared.row[group] = coefficients(params, summary.state, summary.inverse_sum, row, inputs);
-        }
-      }
-      ++turn;
-      // Publishes the coefficients; also keeps the next row's partials from overtaking warp 0.
-      ptx::bar_sync(1 + group, threads);
-      if (gradient != nullptr) {
-        const RowCoefficients row = shared.row[group];
-        zero = row.zero != 0;
-        if (!zero) {
-          const bool aligned = reinterpret_cast<uintptr_t>(gradient + shape.head) % 16 == 0;
-          scatter<T, G, !kFull>(params, row, slice, gradient, aligned, rank_in_group, threads,
-                                [&](int v) { return vectors[v]; });
-          if (has_edges && rank_in_group < shape.edges) {
-            scatter_edge<G, !kFull>(params, row, header.edges[rank_in_group],
-                                    edge_column<T>(shape, rank_in_group), gradient);
-          }
-        }
-      }
+      // Every lane is done with the stage before its warp hands it back.
+      __syncwarp();
+      if (rank_in_group % 32 == 0) ptx::mbarrier_arrive(slot.empty);
+      // What was not scattered: a row of zeros, or the columns that pad the vocabulary.
+      if (gradient != nullptr) fill(gradient, zero ? 0 : params.vocab);
     }
-
-    // Every lane is done with the stage before its warp hands it back.
-    __syncwarp();
-    if (rank_in_group % 32 == 0) ptx::mbarrier_arrive(slot.empty);
-
-    if (gradient != nullptr) {
-      // What the scatter did not write: a row of zeros, or the columns that pad the vocabulary.
-      const int64_t begin = zero ? 0 : params.vocab;
-      const int64_t columns = params.vocab_padded - begin;
-      const int64_t share = (columns + blocks - 1) / blocks;
-      const int64_t first = begin + (rank * share < columns ? rank * share : columns);
-      const int64_t end = first + share < params.vocab_padded ? first + share : params.vocab_padded;
-      fill_zero(gradient, first, end, rank_in_group, threads);
-    }
+    if (status != 0) atomicOr(params.status, status);
   }
-  if (leader && rank == 0 && status != 0) atomicOr(params.status, status);
-}
+};
 
 template <typename T, typename G, bool kFull>
 EVENKEEL_DEVICE void cluster_body(const SoftmaxLossParams& params) {
@@ -345,11 +372,14 @@ EVENKEEL_DEVICE void cluster_body(const SoftmaxLossParams& params) {
   ptx::cluster_sync();
 
   const RowWalk walk = {blockIdx.x / blocks, gridDim.x / blocks};
-  const int group = static_cast<int>(threadIdx.x) / threads;
+  const int rank_in_block = static_cast<int>(threadIdx.x);
+  const int group = rank_in_block / threads;
   if (group == kGroups) {
-    produce<T>(params, shared, slices, walk, rank, blocks);
+    Producer<T>{params, shared, slices, walk, rank, blocks, rank_in_block % 32}.run();
   } else {
-    consume<T, G, kFull>(params, shared, slices, walk, group, threads, rank, blocks);
+    Consumer<T, G, kFull>{
+        params, shared, slices, walk, rank, blocks, group, threads, rank_in_block - group * threads}
+        .run();
   }
   // A block that left would take its inbox away from peers that still write to it.
   __syncwarp();
@@ -359,13 +389,13 @@ EVENKEEL_DEVICE void cluster_body(const SoftmaxLossParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
-// Two groups of 224 threads and the producer's warp: 15 warps leave each scheduler of a
-// multiprocessor at most 4, and so 128 registers a thread. Two groups of 256 would put 5 warps on
-// one, leave 96 registers, and spill on compute capability 10.x.
+// Two groups of 192 threads and the producer's warp: three consumer warps on each of a
+// multiprocessor's four schedulers, and 128 registers a thread, which the four vectors in flight
+// need (two groups of 256 would leave 96 and spill). No measurement chose the number yet.
 #define SOFTMAX_CLUSTER_TYPES(K, T, G, suffix)                                 \
-  K(softmax_loss_cluster_##suffix, evenkeel::SoftmaxLossParams, 480, 1,        \
+  K(softmax_loss_cluster_##suffix, evenkeel::SoftmaxLossParams, 416, 1,        \
     (evenkeel::cluster_body<T, G, false>))                                     \
-  K(softmax_loss_cluster_##suffix##_full, evenkeel::SoftmaxLossParams, 480, 1, \
+  K(softmax_loss_cluster_##suffix##_full, evenkeel::SoftmaxLossParams, 416, 1, \
     (evenkeel::cluster_body<T, G, true>))
 #define SOFTMAX_CLUSTER_KERNELS(K)                                    \
   SOFTMAX_CLUSTER_TYPES(K, evenkeel::bf16, evenkeel::bf16, bf16_bf16) \

@@ -5,6 +5,7 @@
 #include "loss/objective.cuh"
 #include "loss/partial.cuh"
 #include "loss/row.cuh"
+#include "loss/scatter.cuh"
 
 namespace evenkeel {
 
@@ -144,7 +145,8 @@ EVENKEEL_DEVICE RowCoefficients coefficients(const SoftmaxLossParams& params, co
   out.max = state.max;
   out.inverse_sum = inverse_sum;
   out.log_sum = state.log_sum;
-  out.a = fmaxf(-kFloatMax, fminf(b + others, kFloatMax));
+  const float a = fmaxf(-kFloatMax, fminf(b + others, kFloatMax));
+  out.a_over_sum = a * inverse_sum;
   out.c = c;
   out.d = d;
   out.e = scale * params.spectral_decoupling;
@@ -154,8 +156,8 @@ EVENKEEL_DEVICE RowCoefficients coefficients(const SoftmaxLossParams& params, co
     out.target_gradient =
         others * p - b * state.one_minus_p + c * p * (state.lp + state.entropy) - d;
   }
-  out.zero = out.a == 0.0f && out.c == 0.0f && out.d == 0.0f && out.e == 0.0f &&
-             out.target_gradient == 0.0f;
+  out.zero =
+      a == 0.0f && out.c == 0.0f && out.d == 0.0f && out.e == 0.0f && out.target_gradient == 0.0f;
   out.target = inputs.target;
   return out;
 }

@@ -65,14 +65,16 @@ EVENKEEL_DEVICE void store_async_16(uint4* own_destination, uint4 value, uint64_
 #endif
 }
 
-// Arrives on block `rank`'s barrier at the place of `own_barrier` (release, cluster scope).
-EVENKEEL_DEVICE void mbarrier_arrive_cluster(uint64_t* own_barrier, uint32_t rank) {
+// Arrives on block `rank`'s barrier at the place of `own_barrier`. Says that values were read: the
+// loads have returned when their values were used, so the wider release.cluster form, which waits
+// for every store of the warp to be performed, would only cost time.
+EVENKEEL_DEVICE void mbarrier_arrive_remote(uint64_t* own_barrier, uint32_t rank) {
 #if defined(__CUDACC__)
   asm volatile(
       "{\n"
       ".reg .b32 remote_barrier;\n"
       "mapa.shared::cluster.u32 remote_barrier, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote_barrier];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote_barrier];\n"
       "}\n" ::"r"(shared_address(own_barrier)),
       "r"(rank)
       : "memory");

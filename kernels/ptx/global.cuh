@@ -1,12 +1,17 @@
-// 16-byte accesses to global memory that leave no line behind in L1: rows are touched once.
+// Wide accesses to global memory that leave no line behind in L1: rows are touched once.
 #pragma once
 
 #include "platform/platform.h"
 
 namespace evenkeel::ptx {
 
-// ld.global.L1::no_allocate.v4. Not .nc: operations in place write what they read.
-EVENKEEL_DEVICE uint4 load_global_16(const void* address) {
+// ld.global.L1::no_allocate of 16 bytes (uint4) or 8 (uint2). Not .nc: operations in place write
+// what they read.
+template <typename C>
+EVENKEEL_DEVICE C load_global(const void* address);
+
+template <>
+EVENKEEL_DEVICE uint4 load_global<uint4>(const void* address) {
 #if defined(__CUDACC__)
   uint4 v;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -16,6 +21,20 @@ EVENKEEL_DEVICE uint4 load_global_16(const void* address) {
   return v;
 #else
   return *static_cast<const uint4*>(address);
+#endif
+}
+
+template <>
+EVENKEEL_DEVICE uint2 load_global<uint2>(const void* address) {
+#if defined(__CUDACC__)
+  uint2 v;
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(address)
+               : "memory");
+  return v;
+#else
+  return *static_cast<const uint2*>(address);
 #endif
 }
 

@@ -130,20 +130,14 @@ impl Context {
             });
         }
         let function = check("cuModuleGetFunction", function)?;
-        // SAFETY: the function is of a loaded module and its context is bound.
-        let fixed = check("cuFuncGetAttribute", unsafe {
-            result::function::get_function_attribute(
-                function,
-                Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-            )
-        })?;
         let most = i32::try_from(self.limits.shared_bytes).unwrap_or(i32::MAX);
-        // SAFETY: as above; static and dynamic shared memory together stay within the GPU's limit.
+        // SAFETY: the function is of a loaded module and its context is bound. No kernel here has
+        // static shared memory, so all of the GPU's limit is dynamic.
         check("cuFuncSetAttribute", unsafe {
             result::function::set_function_attribute(
                 function,
                 Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                most.saturating_sub(fixed),
+                most,
             )
         })?;
         if self.limits.cluster > 1 {
@@ -189,7 +183,12 @@ impl CudaKernel {
             // SAFETY: as above; `raw` and the attribute that it points to live through the call.
             let result =
                 unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, self.function, raw) };
-            check("cuOccupancyMaxActiveClusters", result.result())
+            match result {
+                // A GPU, or a part of one, with too few multiprocessors together: it holds none.
+                sys::CUresult::CUDA_ERROR_INVALID_CLUSTER_SIZE
+                | sys::CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES => Ok(()),
+                other => check("cuOccupancyMaxActiveClusters", other.result()),
+            }
         })?;
         Ok(u32::try_from(clusters).unwrap_or(0))
     }
