@@ -66,7 +66,7 @@ pub fn device(kind: DeviceKind) -> Option<Device> {
 
 /// Says once for each device that its tests do nothing. The handle is written to because the test
 /// harness keeps back what passing tests print.
-fn skip(kind: DeviceKind, reason: &str) {
+pub fn skip(kind: DeviceKind, reason: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.insert(kind.to_string()) {

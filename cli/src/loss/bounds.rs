@@ -12,7 +12,7 @@
 //! | transform of z | softcap: division u, `tanhf` 2 ulp (4 u), product u, 1/T and its product 2 u: 8 u z; temperature alone 2 u z. tau_j below is that of z_j plus that of m |
 //! | e_j | ex2.approx 2 ulp (4 u); its argument d log2 e is off by u (the constant), u (the product) and u (d), each relative: 3 u d; and tau_j |
 //! | a flushed e_j | `.ftz`: 2^-126 absolutely, once a term |
-//! | sum S | 3 adds within a vector; then `steps` links (vectors of a thread, its ragged element, 5 + 5 + 4 merges of warp, block, cluster), each an add (u) and a change of maximum (ex2 4 u, product u): 6 u a link. The parts of a change that grow with d add up to the 3 u d above, since the maxima only rise |
+//! | sum S | 5 adds in the tree over at most 32 elements; then `steps` links (vectors of a thread, its ragged element, 5 + 5 + 4 merges of warp, block, cluster), each an add (u) and a change of maximum (ex2 4 u, product u): 6 u a link. The parts of a change that grow with d add up to the 3 u d above, since the maxima only rise |
 //! | sums of e^2, e d, d, z^2 | element by element: `elements` adds of u more, and 3 u a link |
 //! | log S | relative error of S, and `logf` 1 ulp |
 //! | lp | target the maximum: error of S_o over S and `log1pf` 1 ulp; else d u, tau, error of log S, u |
@@ -68,11 +68,11 @@ impl Arithmetic {
         }
         let vectors = vocab * element_bytes / 16;
         // The most vectors of one thread. A cluster's group has at least 32 threads, and gives each of
-        // its up to 256 about eight vectors; a block's slice has at most 227 KiB.
+        // its up to 192 about eight vectors; a block's slice has at most 227 KiB.
         let each = match path {
-            KernelPath::Cluster if vectors <= 2048 => vectors.div_ceil(32).min(8),
-            KernelPath::Cluster => vectors.div_ceil(256).clamp(8, 57),
-            _ => vectors.div_ceil(384.min(vectors.next_multiple_of(32).max(64))),
+            KernelPath::Cluster if vectors <= 1536 => vectors.div_ceil(32).min(8),
+            KernelPath::Cluster => vectors.div_ceil(192).clamp(8, 76),
+            _ => vectors.div_ceil(640.min(vectors.next_multiple_of(32).max(64))),
         };
         Self {
             unit: SINGLE,
@@ -87,7 +87,7 @@ impl Arithmetic {
     /// Relative error of each exponential's share in a sum.
     fn share(&self, distance: f64, tau: f64) -> f64 {
         let unit = self.unit;
-        ((4.0 + 3.0 + 6.0 * self.steps + 3.0 * distance) * unit + tau).exp_m1()
+        ((4.0 + 5.0 + 6.0 * self.steps + 3.0 * distance) * unit + tau).exp_m1()
     }
 
     /// Relative error of a transformed logit.
@@ -101,7 +101,7 @@ impl Arithmetic {
     }
 }
 
-/// The transformed logit, -inf where the class is masked: spec/loss.md, once more and by itself.
+/// The transformed logit, -inf where the class is masked: the reference's formula, once more and by itself.
 #[must_use]
 pub fn transformed(row: &Row<'_>, class: usize, options: &RowOptions) -> f64 {
     let masked = row
