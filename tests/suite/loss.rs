@@ -189,7 +189,7 @@ fn golden_vectors(kind: DeviceKind) {
 #[cfg(feature = "emulator")]
 #[test]
 fn every_synchronisation_is_needed_or_listed() {
-    if support::device(DeviceKind::Emulated).is_none() {
+    if subject(DeviceKind::Emulated).is_none() {
         return;
     }
     let options = evenkeel_cli::verify::Options {
