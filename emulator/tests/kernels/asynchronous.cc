@@ -312,15 +312,22 @@ void plain_access(const Args& p) {
 
 }  // namespace
 
-#define ALL(K)                                                                                \
-  K(cp_wait)                                                                                  \
-  K(cp_groups)                                                                                \
-  K(cp_shared)                                                                                \
-  K(cp_mbarrier)                                                                              \
-  K(bulk_wait)                                                                                \
-  K(bulk_bytes) K(bulk_unfenced) K(bulk_size) K(bulk_alignment) K(proxy_fence) K(store_reuse) \
-      K(store_visible) K(store_exit) K(pipeline) K(uninitialised_mbarrier) K(init_race)       \
-          K(over_arrival) K(mbarrier_orders) K(plain_access)
+#define ALL(K)      \
+  K(cp_wait)        \
+  K(cp_groups)      \
+  K(cp_shared)      \
+  K(cp_mbarrier)    \
+  K(bulk_wait)      \
+  K(bulk_bytes)     \
+  K(bulk_unfenced)  \
+  K(bulk_size)      \
+  K(bulk_alignment) \
+  K(proxy_fence)    \
+  K(store_reuse)    \
+  K(store_visible)  \
+  K(store_exit)     \
+  K(pipeline)       \
+  K(uninitialised_mbarrier) K(init_race) K(over_arrival) K(mbarrier_orders) K(plain_access)
 ALL(WRONG_AND_RIGHT)
 CUDA_EMULATOR_ENTRY(cp_zero_fill, Args, cp_zero_fill)
 
