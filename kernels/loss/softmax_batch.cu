@@ -113,36 +113,41 @@ struct ReduceShared {
 
 EVENKEEL_DEVICE void reduce_body(const SoftmaxReduceParams& params) {
   ReduceShared& shared = *reinterpret_cast<ReduceShared*>(platform::dynamic_shared());
-  const bool per_token = params.denominator == kSequence;
-  float sum = 0.0f;
   uint32_t valid = 0, kept = 0, correct = 0;
   for (int64_t token = threadIdx.x; token < params.tokens; token += blockDim.x) {
-    const float scale = per_token ? params.scale[token] : 1.0f;
-    // A token of no sequence counts nothing, be its loss NaN.
-    sum += scale == 0.0f ? 0.0f : params.loss[token] * scale;
     const uint32_t flags = params.flags[token];
     valid += (flags & kRowValid) != 0 ? 1u : 0u;
     kept += (flags & kRowKept) != 0 ? 1u : 0u;
     correct += (flags & kRowCorrect) != 0 ? 1u : 0u;
   }
-  sum = block_sum(sum, shared.floats);
   valid = block_sum(valid, shared.integers);
   kept = block_sum(kept, shared.integers);
   correct = block_sum(correct, shared.integers);
-  if (threadIdx.x != 0) return;
-  float scale = 1.0f;
+
+  float batch_scale = 1.0f;
+  const bool per_token = params.denominator == kSequence;
   if (params.denominator == kKept) {
-    scale = reciprocal_or_zero(static_cast<float>(kept));
-    if (params.gradient_scale != nullptr) {
-      *params.gradient_scale = scale * (params.upstream != nullptr ? *params.upstream : 1.0f);
-    }
+    batch_scale = reciprocal_or_zero(static_cast<float>(kept));
   } else if (!per_token && params.scale != nullptr) {
-    scale = *params.scale;
+    batch_scale = *params.scale;
   }
-  *params.reduced_loss = scale == 0.0f ? 0.0f : sum * scale;
+  // Each loss is scaled before it is added: a sum of losses may leave the range where their mean
+  // does not.
+  float sum = 0.0f;
+  for (int64_t token = threadIdx.x; token < params.tokens; token += blockDim.x) {
+    const float scale = per_token ? params.scale[token] : batch_scale;
+    // A token of no sequence counts nothing, be its loss NaN.
+    sum += scale == 0.0f ? 0.0f : params.loss[token] * scale;
+  }
+  sum = block_sum(sum, shared.floats);
+  if (threadIdx.x != 0) return;
+  *params.reduced_loss = sum;
   params.counts[0] = valid;
   params.counts[1] = kept;
   params.counts[2] = correct;
+  if (params.denominator == kKept && params.gradient_scale != nullptr) {
+    *params.gradient_scale = batch_scale * (params.upstream != nullptr ? *params.upstream : 1.0f);
+  }
 }
 
 template <typename G>
