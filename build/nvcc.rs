@@ -122,15 +122,19 @@ pub fn release(version: &str) -> (u32, u32) {
 
 /// Cargo's target directory: the outermost folder above `out_dir` that cargo tagged as its own. The
 /// outermost, so that `cargo package`, which builds below target/package, finds the same compiler
-/// and the same cache.
+/// and the same cache. Cargo does not tag a folder that was there before it, such as a mounted
+/// volume: then it is the folder around the profile's, which has the fingerprints.
 pub fn target_directory(out_dir: &Path) -> Option<PathBuf> {
     let tagged = |directory: &&Path| {
         fs::read_to_string(directory.join("CACHEDIR.TAG"))
             .is_ok_and(|tag| tag.contains("created by cargo"))
     };
+    let profile = |directory: &&Path| directory.join(".fingerprint").is_dir();
+    let around = || out_dir.ancestors().filter(profile).last()?.parent();
     out_dir
         .ancestors()
         .filter(tagged)
         .last()
+        .or_else(around)
         .map(Path::to_path_buf)
 }

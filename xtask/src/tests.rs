@@ -203,3 +203,18 @@ fn the_source_hash_follows_code_and_not_comments() {
     assert!(hashes().iter().zip(&after).all(|(now, then)| now != then));
     fs::remove_dir_all(root).unwrap();
 }
+
+/// Cargo tags a target directory that it makes, and not one that was there.
+#[test]
+fn the_target_directory_is_found_with_and_without_cargos_tag() {
+    let root = std::env::temp_dir().join(format!("evenkeel-target-{}", std::process::id()));
+    let out_dir = root.join("target/release/build/evenkeel-0/out");
+    std::fs::create_dir_all(&out_dir).unwrap();
+    assert_eq!(nvcc::target_directory(&out_dir), None);
+    std::fs::create_dir(root.join("target/release/.fingerprint")).unwrap();
+    assert_eq!(nvcc::target_directory(&out_dir), Some(root.join("target")));
+    // A tag counts before the place of the fingerprints.
+    std::fs::write(root.join("CACHEDIR.TAG"), "# created by cargo").unwrap();
+    assert_eq!(nvcc::target_directory(&out_dir), Some(root.clone()));
+    std::fs::remove_dir_all(&root).unwrap();
+}
