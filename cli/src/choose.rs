@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use evenkeel::{DType, DeviceKind};
 
-/// The operation families; more come with their issues.
+/// The operation families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Losses over a softmax.
@@ -55,7 +55,7 @@ impl FromStr for Shape {
             .split_once('x')
             .map(|(tokens, vocab)| (tokens.parse(), vocab.parse()));
         match parts {
-            // Beyond these no memory holds the logits.
+            // Their product fits 64 bits many times over; whether memory holds it is the device's word.
             Some((Ok(tokens), Ok(vocab)))
                 if (1..=1 << 24).contains(&tokens) && (1..=1 << 24).contains(&vocab) =>
             {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::loss::Objective;
 use evenkeel::reference::loss::{Probability, objective};
-use evenkeel::{Buffer, DType, Device, Element, Result, Stream};
+use evenkeel::{Buffer, DType, Device, Element, Error, Result, Stream};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -93,9 +93,14 @@ struct Data<T> {
 impl<T: Element> Data<T> {
     fn new(stream: &Stream, shape: ShapeOf) -> Result<Self> {
         let mut random = Random::new(5);
-        let values: Vec<f64> = (0..shape.tokens * shape.vocab)
-            .map(|_| 3.0 * random.normal())
-            .collect();
+        let count = shape.tokens * shape.vocab;
+        let mut values: Vec<f64> = Vec::new();
+        values
+            .try_reserve_exact(count)
+            .map_err(|_| Error::OutOfMemory {
+                bytes: count as u64 * 8,
+            })?;
+        values.extend((0..count).map(|_| 3.0 * random.normal()));
         let labels: Vec<i64> = (0..shape.tokens)
             .map(|_| random.below(shape.vocab as u64) as i64)
             .collect();

@@ -10,7 +10,7 @@ pub mod record;
 mod table;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use evenkeel::device::Build;
 use evenkeel::{DType, Device, DeviceKind, Error};
@@ -49,6 +49,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<bool, String> {
     // Before the work, so that a wrong path does not cost it.
     let baseline = options.baseline.as_deref().map(Run::read).transpose()?;
+    for path in [&options.json, &options.plot].into_iter().flatten() {
+        has_folder(path)?;
+    }
     let device = open(options.device).map_err(|error| error.to_string())?;
     let run = measure(&device, options).map_err(|error| error.to_string())?;
     print!("{}", table::text(&run));
@@ -72,6 +75,18 @@ pub fn run(options: &Options) -> Result<bool, String> {
         );
     }
     Ok(slower.is_empty())
+}
+
+/// That a file can be made at this path, as far as its folder says.
+fn has_folder(path: &Path) -> Result<(), String> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(format!(
+            "cannot write {}: there is no folder {}",
+            path.display(),
+            folder.display()
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn open(kind: Option<DeviceKind>) -> evenkeel::Result<Device> {
