@@ -30,8 +30,8 @@ use evenkeel::reference::loss::{Probability, Row, RowOptions, RowResult, Target,
 
 /// Half a unit of the last place of 1 in f32.
 const SINGLE: f64 = 1.0 / (1u64 << 24) as f64;
-/// The same in f64.
-const DOUBLE: f64 = SINGLE * SINGLE * 32.0;
+/// The same in f64: 2^-53.
+const DOUBLE: f64 = f64::EPSILON / 2.0;
 /// Operations within an objective: powf (8 u), two products, a division, a difference.
 const OBJECTIVE: f64 = 16.0;
 

@@ -131,17 +131,11 @@ pub(super) fn traffic(subject: &Subject, effort: Effort) -> Result<Held, String>
             let row = (vocab * dtype.size()) as f64;
             // Two rows are read; all three gradients are written, one of them as zeros.
             let (least_loads, least_stores) = (2.0 * row * reads, 3.0 * row * writes);
-            // Each of the block kernel's 384 threads loads each row's target: one sector a warp on
-            // hardware, counted by the byte here.
-            let targets = match path {
-                KernelPath::Block => 3.0 * 384.0 * 8.0,
-                _ => 0.0,
-            };
-            for (what, got, least, beside) in [
-                ("read", bytes.loads, least_loads, targets),
-                ("written", bytes.stores, least_stores, 0.0),
+            for (what, got, least) in [
+                ("read", bytes.loads, least_loads),
+                ("written", bytes.stores, least_stores),
             ] {
-                let most = 1.01 * least + beside + 1024.0;
+                let most = 1.01 * least + 1024.0;
                 let got = got as f64;
                 if got < least || got > most {
                     return Err(format!(
