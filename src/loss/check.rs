@@ -51,14 +51,18 @@ impl Check {
             return self.fail(
                 argument,
                 format!("contiguous, of shape {}", sizes.join(" or ")),
-                format!(
-                    "{:?} with row stride {}",
-                    tensor.shape(),
-                    tensor.row_stride()
-                ),
+                shape_of(tensor),
             );
         }
         Ok(())
+    }
+
+    /// The saved states of the rows.
+    pub(super) fn state(&self, state: &TensorRef<'_>, tokens: usize) -> Result<()> {
+        if state.elements() != tokens * 8 {
+            return self.fail("state", format!("[{tokens}, 8]"), shape_of(state));
+        }
+        self.tensor("state", state, &[DType::F32], &[tokens * 8])
     }
 
     /// A matrix of floats with at least `columns` columns.
@@ -79,11 +83,14 @@ impl Check {
         if !matches!(tensor.dtype(), DType::Bf16 | DType::F16 | DType::F32) {
             return self.fail(argument, "bf16, f16 or f32", tensor.dtype().to_string());
         }
-        if tensor.shape().len() < 2 || tensor.rows() != rows || tensor.columns() < columns {
+        if tensor.shape().len() < 2 {
+            return self.fail(argument, "[tokens, columns]", shape_of(tensor));
+        }
+        if tensor.rows() != rows || tensor.columns() < columns {
             return self.fail(
                 argument,
-                format!("[{rows}, {columns}], or wider"),
-                format!("{:?}", tensor.shape()),
+                format!("[{rows}, {columns}] or wider, a row for each token"),
+                shape_of(tensor),
             );
         }
         Ok(())
@@ -171,11 +178,11 @@ impl Check {
             checked.vocab,
         )?;
         if gradient.dtype() != logits.dtype() && gradient.dtype() != DType::F32 {
-            return self.fail(
-                "gradient",
-                format!("{} as the logits, or f32", logits.dtype()),
-                gradient.dtype().to_string(),
-            );
+            let expected = match logits.dtype() {
+                DType::F32 => "f32, as the logits are".to_string(),
+                dtype => format!("{dtype}, as the logits are, or f32"),
+            };
+            return self.fail("gradient", expected, gradient.dtype().to_string());
         }
         if logits.overlaps(&gradient.as_ref()) {
             return self.fail(
@@ -216,7 +223,9 @@ impl Check {
         check("loss", &outputs.loss, DType::F32, 1)?;
         check("counts", &outputs.counts, DType::U32, 3)?;
         check("gradient_scale", &outputs.gradient_scale, DType::F32, 1)?;
-        check("state", &outputs.state, DType::F32, tokens * 8)?;
+        if let Some(state) = &outputs.state {
+            self.state(&state.as_ref(), tokens)?;
+        }
         for statistic in Statistic::ALL {
             let values = &outputs.statistics[statistic as usize];
             check(statistic.name(), values, statistic.dtype(), tokens)?;
@@ -229,5 +238,18 @@ impl Check {
             );
         }
         Ok(())
+    }
+}
+
+/// A view's shape in words; its row stride where that is not the row's length.
+fn shape_of(tensor: &TensorRef<'_>) -> String {
+    if tensor.is_contiguous() {
+        format!("{:?}", tensor.shape())
+    } else {
+        format!(
+            "{:?} with row stride {}",
+            tensor.shape(),
+            tensor.row_stride()
+        )
     }
 }

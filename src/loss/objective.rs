@@ -148,7 +148,7 @@ impl FromStr for Objective {
             invalid(
                 "objective",
                 "nll, linear, power:A, dft, focal:GAMMA, poly1:EPSILON, gce:Q or deft",
-                text,
+                &format!("{text:?}"),
             )
         })?;
         objective.validate()?;
@@ -254,7 +254,7 @@ impl FromStr for Criterion {
             invalid(
                 "criterion",
                 "threshold:above:TAU:OBJECTIVE or threshold:below:TAU:OBJECTIVE",
-                text,
+                &format!("{text:?}"),
             )
         })?;
         criterion.validate()?;

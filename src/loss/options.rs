@@ -84,7 +84,7 @@ impl FromStr for Reduction {
                 invalid(
                     "reduction",
                     "none, sum, mean:valid, mean:kept, mean:tokens or mean:sequence",
-                    text,
+                    &format!("{text:?}"),
                 )
             })
     }
@@ -113,7 +113,8 @@ pub struct LossOptions {
     pub criterion: Criterion,
     /// c of the softcap c tanh(x / c), > 0; none by default.
     pub softcap: Option<f32>,
-    /// T, by which the (capped) logits are divided, > 0; 1 by default.
+    /// T, by which the (capped) logits are divided, > 0 and not so small that 1/T is infinite in
+    /// f32; 1 by default.
     pub temperature: f32,
     /// lambda_z of lambda_z lse^2 (`PaLM`'s auxiliary loss, arXiv 2204.02311, section 5), >= 0.
     pub z_loss: f32,
@@ -163,11 +164,12 @@ impl LossOptions {
             )?;
         }
         let temperature = self.temperature;
+        // Kernels multiply by the reciprocal, which is infinite for the smallest subnormal numbers.
         check(
             "temperature",
-            "a finite number > 0",
+            "a finite number > 0 with a finite reciprocal",
             temperature,
-            temperature.is_finite() && temperature > 0.0,
+            temperature.is_finite() && temperature > 0.0 && temperature.recip().is_finite(),
         )?;
         for (argument, coefficient) in [
             ("z_loss", self.z_loss),
@@ -242,12 +244,13 @@ mod tests {
     fn each_option_is_checked() {
         let valid = LossOptions::default();
         assert!(valid.validate().is_ok());
-        let broken: [fn(&mut LossOptions); 11] = [
+        let broken: [fn(&mut LossOptions); 12] = [
             |o| o.criterion = Objective::Power(f32::NAN).into(),
             |o| o.softcap = Some(0.0),
             |o| o.softcap = Some(f32::INFINITY),
             |o| o.temperature = 0.0,
             |o| o.temperature = f32::NAN,
+            |o| o.temperature = f32::from_bits(1),
             |o| o.z_loss = -1.0,
             |o| o.z_loss = f32::NAN,
             |o| o.label_smoothing = 1.5,

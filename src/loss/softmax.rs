@@ -458,7 +458,7 @@ impl PreparedSoftmaxLoss {
         upstream: &Upstream<'_>,
     ) -> Result<()> {
         let tokens = checked.tokens;
-        check.tensor("state", state, &[DType::F32], &[tokens * 8])?;
+        check.state(state, tokens)?;
         let none = self.options.reduction == Reduction::None;
         for (argument, gradient, per_token) in [
             ("upstream.loss", &upstream.loss, none),
