@@ -19,8 +19,8 @@
 //! - from scratch, Nll has the lowest cross entropy; Linear falls far behind, and objectives that
 //!   count only what the model already believes (thresholds, Power(10)) learn next to nothing;
 //! - from the warm start with wrong targets, Nll and what leans against the prior (Focal(2), worse
-//!   Power(-0.5)) lose most of what the model knew; Power(0.5), the threshold, Deft and Linear lose
-//!   little or nothing. Power(10) leans too much on a prior as weak as this one in every column;
+//!   Power(-0.5)) lose the most accuracy; Power(0.5), the threshold, Deft and Linear lose little or
+//!   nothing. Power(10) leans too much on a prior as weak as this one in every column;
 //! - Power(0.5) is the most accurate everywhere, by least where targets are right;
 //! - what leans on the prior also sharpens it: more accuracy is paid for in cross entropy, except
 //!   with wrong targets from the warm start, where Deft beats Nll in both.

@@ -10,7 +10,7 @@ enum class Objective : uint32_t { kNll, kLinear, kPower, kDft, kFocal, kPoly1, k
 enum class ThresholdSide : uint32_t { kNone, kAbove, kBelow };
 enum class IntegerType : uint32_t { kI64, kI32, kU32 };
 
-// Bits of the stream's status word (src/device/status.rs).
+// Bits of the stream's status word (src/error.rs).
 enum StatusBit : uint32_t {
   kTargetOutOfRange = 1,
   kNonFiniteRow = 2,

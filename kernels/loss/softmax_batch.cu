@@ -2,12 +2,11 @@
 // them, the reduced loss and the counts after them, and the scaling of a gradient whose denominator
 // was known only then.
 //
-//   softmax_loss_scale   scale = 1 / denominator, from the targets (Valid, Tokens, Sequence) or
-//   from
-//                        the saved states (Kept, in backward); a denominator of 0 gives 0
-//   softmax_loss_reduce  loss = sum_t scale_t loss_t; counts of valid, kept and correct tokens;
-//                        for Kept, the scale of the gradient
-//   softmax_loss_rescale gradient *= scale on the rows that were kept
+// - softmax_loss_scale: scale = 1 / denominator, from the targets (Valid, Sequence), the count
+//   given (Tokens) or the saved states (Kept, in backward); a denominator of 0 gives 0.
+// - softmax_loss_reduce: loss = sum_t scale_t loss_t; counts of valid, kept and correct tokens; for
+//   Kept, the scale of the gradient.
+// - softmax_loss_rescale: gradient *= scale on the rows that were kept.
 //
 // Traffic: one read of targets (twice for Sequence), losses and flags: kilobytes.
 // Mapping: one block for the first two, so that the order of the sums is fixed; blocks take the

@@ -22,15 +22,4 @@ EVENKEEL_DEVICE float ex2_approx_ftz(float x) {
 #endif
 }
 
-// 1/x, rcp.approx.ftz.f32: at most 1 ulp.
-EVENKEEL_DEVICE float rcp_approx_ftz(float x) {
-#if defined(__CUDACC__)
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#else
-  return 1.0f / x;
-#endif
-}
-
 }  // namespace evenkeel::ptx

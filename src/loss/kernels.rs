@@ -390,8 +390,8 @@ impl<'a> Launches<'_, 'a> {
             }
             Rows::InPlace(logits) => writes.push(logits.reborrow()),
         }
-        // SAFETY: the parameters are the kernel's, made of these views alone, whose shapes arguments.rs
-        // checked; it reads columns below `vocab`, writes those below `vocab_padded`, one value a
+        // SAFETY: the parameters are the kernel's, made of these views alone, whose shapes check.rs
+        // found to fit; it reads columns below `vocab`, writes those below `vocab_padded`, one value a
         // token of each statistic, and skips tokens whose target is not a class.
         unsafe {
             self.stream

@@ -182,7 +182,7 @@ mod tests {
         (shape.cluster, shape.stages)
     }
 
-    /// The design's table: rows in flight of the vocabularies that models use.
+    /// Cluster and rows in flight of the vocabularies that models use.
     #[test]
     fn real_vocabularies_stay_resident() {
         for (vocab, bytes, expected) in [
