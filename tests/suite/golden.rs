@@ -272,6 +272,23 @@ fn parse_case<'a>(
         expected.reduced = expected.reduced.map(|loss| loss * undo);
         expected.gradient.iter_mut().for_each(|dx| *dx *= undo);
     }
+    // What is absent would be compared with nothing. The paper's code has no statistics.
+    let each = [
+        expected.losses.len(),
+        expected.kept.len(),
+        expected.gradient.len() / inputs.vocab,
+    ];
+    let statistics = [
+        expected.lse.len(),
+        expected.lp.len(),
+        expected.entropy.len(),
+        expected.sum_p2.len(),
+        expected.el2n.len(),
+        expected.argmax.len(),
+    ];
+    let reported = if paper { 0 } else { inputs.tokens };
+    assert_eq!(each, [inputs.tokens; 3], "{name}");
+    assert_eq!(statistics, [reported; 6], "{name}");
     assert_eq!(expected.gradient.len(), inputs.tokens * inputs.vocab);
     Case {
         name,
