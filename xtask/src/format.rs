@@ -8,6 +8,8 @@ use crate::workspace::{cargo, check, root};
 
 /// The clang-format whose output is the style (Debian 12's): versions disagree about details.
 const CLANG_FORMAT: &str = "14.";
+/// Its names: by itself, and where another version is the system's own.
+const PROGRAMS: [&str; 2] = ["clang-format-14", "clang-format"];
 
 /// Formats the repository, or with `only_check` says what is not formatted.
 pub fn run(only_check: bool) -> Result<(), String> {
@@ -18,16 +20,16 @@ pub fn run(only_check: bool) -> Result<(), String> {
     }
     check(&mut rust)?;
 
-    let output = Command::new("clang-format").arg("--version").output();
-    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
-    let version = version.unwrap_or_else(|_| "there is none here".to_string());
-    if !version.contains(&format!("version {CLANG_FORMAT}")) {
+    let found = PROGRAMS.map(|program| (program, version(program)));
+    let wanted = format!("version {CLANG_FORMAT}");
+    let Some((program, _)) = found.iter().find(|(_, version)| version.contains(&wanted)) else {
+        let version = &found[1].1;
         println!(
             "C++ and CUDA sources were not looked at: that needs clang-format {CLANG_FORMAT}x ({version})"
         );
         return Ok(());
-    }
-    let mut command = Command::new("clang-format");
+    };
+    let mut command = Command::new(program);
     command.current_dir(root()).arg("--style=file");
     command.args(if only_check {
         &["--dry-run", "--Werror"][..]
@@ -41,6 +43,13 @@ pub fn run(only_check: bool) -> Result<(), String> {
     // Not the command itself, which names every file.
     let wrong = "C++ or CUDA sources are not formatted: run `cargo xtask format`";
     check(command.args(files)).map_err(|_| wrong.to_string())
+}
+
+fn version(program: &str) -> String {
+    match Command::new(program).arg("--version").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_string(),
+        Err(_) => "there is none here".to_string(),
+    }
 }
 
 fn cpp_files() -> Result<Vec<PathBuf>, String> {
