@@ -65,8 +65,12 @@ mod error;
 pub mod interop;
 #[cfg(feature = "loss")]
 pub mod loss;
+#[cfg(feature = "norm")]
+pub mod norm;
 pub mod reference;
 pub mod tensor;
+#[cfg(any(feature = "loss", feature = "norm"))]
+mod text;
 
 pub use device::{Buffer, Device, DeviceId, DeviceKind, Event, Stream};
 #[cfg(feature = "emulator")]

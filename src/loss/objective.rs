@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::text::string_form;
 
 /// The constant that keeps [`Objective::Deft`]'s division finite, as its authors chose it.
 pub const DEFT_OFFSET: f32 = 1e-6;
@@ -262,25 +263,6 @@ impl FromStr for Criterion {
     }
 }
 
-/// Text conversions that serde goes through.
-macro_rules! string_form {
-    ($($name:ty),*) => {$(
-        impl TryFrom<String> for $name {
-            type Error = Error;
-
-            fn try_from(text: String) -> Result<Self, Error> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> Self {
-                value.to_string()
-            }
-        }
-    )*};
-}
-pub(super) use string_form;
 string_form!(Objective, Criterion);
 
 /// [`Error::Argument`] of the loss options unless `valid`.

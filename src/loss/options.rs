@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::objective::{Criterion, Objective, check, invalid, string_form};
+use super::objective::{Criterion, Objective, check, invalid};
 use crate::Error;
+use crate::text::string_form;
 
 /// What a mean divides by. Zero tokens give loss 0 and gradient 0, never NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,14 @@
+//! Row operations: normalizations, softmax, and what measures and bounds them.
+//!
+//! [`NormOptions`] shapes `RmsNorm` and `LayerNorm`, [`HeadNormOptions`] the same over the heads of
+//! attention with an optional rotary embedding, [`SoftmaxOptions`] softmax, log-softmax and
+//! `StableMax` over masked rows, [`SpectralNormOptions`] the power iteration of sigmaReparam.
+//! The formulas themselves are executable in [`crate::reference::norm`].
+
+mod heads;
+mod options;
+mod softmax;
+
+pub use heads::{HeadNormOptions, Pairing, Rotary};
+pub use options::{NormKind, NormOptions, SDD_EPS, SpectralNormOptions};
+pub use softmax::{Causal, SoftmaxKind, SoftmaxOptions};
