@@ -128,9 +128,13 @@ impl Status {
     pub const SATURATED: Status = Status(8);
     /// The offsets of the sequences do not ascend within the tokens.
     pub const BAD_SEQUENCE_OFFSETS: Status = Status(16);
+    /// A position is outside the tables of a rotary embedding.
+    pub const POSITION_OUT_OF_RANGE: Status = Status(32);
+    /// A weight's largest singular value was found to be 0: nothing can be divided by it.
+    pub const ZERO_SIGMA: Status = Status(64);
 
     /// The bits and what they mean: the one list.
-    const MEANINGS: [(Status, &'static str, &'static str); 5] = [
+    const MEANINGS: [(Status, &'static str, &'static str); 7] = [
         (
             Status::TARGET_OUT_OF_RANGE,
             "TARGET_OUT_OF_RANGE",
@@ -155,6 +159,16 @@ impl Status {
             Status::BAD_SEQUENCE_OFFSETS,
             "BAD_SEQUENCE_OFFSETS",
             "the offsets of the sequences do not ascend within the tokens",
+        ),
+        (
+            Status::POSITION_OUT_OF_RANGE,
+            "POSITION_OUT_OF_RANGE",
+            "a position is outside the tables of a rotary embedding",
+        ),
+        (
+            Status::ZERO_SIGMA,
+            "ZERO_SIGMA",
+            "a weight's largest singular value was found to be 0",
         ),
     ];
 

@@ -4,9 +4,15 @@
 //! first, rows in parallel second. It knows no device: plain rows of host memory in, numbers out.
 //! Typed rows are widened to f64 exactly, and each result is rounded once.
 
+#[cfg(feature = "norm")]
+mod floats;
 #[cfg(feature = "loss")]
 pub mod loss;
+#[cfg(feature = "norm")]
+pub mod norm;
 mod rows;
 mod sum;
 
+#[cfg(feature = "norm")]
+pub use floats::{FloatRows, FloatRowsMut, Floats, FloatsMut};
 pub use rows::{Indices, PerToken, Rows, RowsMut};
