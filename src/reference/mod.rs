@@ -4,6 +4,8 @@
 //! first, rows in parallel second. It knows no device: plain rows of host memory in, numbers out.
 //! Typed rows are widened to f64 exactly, and each result is rounded once.
 
+#[cfg(test)]
+mod differences;
 #[cfg(feature = "norm")]
 mod floats;
 #[cfg(feature = "loss")]

@@ -30,6 +30,8 @@ pub mod sdd;
 pub mod softmax;
 pub mod spectral;
 mod sums;
+#[cfg(test)]
+mod tests;
 pub mod tev;
 
 use super::floats::{Floats, FloatsMut};

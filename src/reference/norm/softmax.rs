@@ -172,20 +172,17 @@ fn shares(options: &SoftmaxOptions, x: &[f64], y: &mut [f64]) -> Row {
             entropy: 0.0,
         };
     };
-    // The argmax' exp(z - m) is 1: without it the sum keeps its digits.
+    // The argmax' exp(z - m) is 1: without it the logarithm of the sum keeps its digits.
     let others = live().filter(|(j, _)| *j != argmax);
-    let log_sum = others
-        .map(|(_, z)| (z - max).exp())
-        .collect::<Sum>()
-        .value()
-        .ln_1p();
+    let others: Sum = others.map(|(_, z)| (z - max).exp()).collect();
+    let (sum, log_sum) = (1.0 + others.value(), others.value().ln_1p());
     let mut gap = Sum::default();
     for (j, z) in live() {
-        let log_p = (z - max) - log_sum;
-        gap.add(times_log(log_p.exp(), max - z));
+        let p = (z - max).exp() / sum;
+        gap.add(p * (max - z));
         y[j] = match options.kind {
-            SoftmaxKind::LogSoftmax => log_p,
-            SoftmaxKind::Softmax | SoftmaxKind::StableMax => log_p.exp(),
+            SoftmaxKind::LogSoftmax => (z - max) - log_sum,
+            SoftmaxKind::Softmax | SoftmaxKind::StableMax => p,
         };
     }
     Row {

@@ -2,6 +2,7 @@
 
 use super::{OBJECTIVES, gradient_of, plain, row, with_all_terms};
 use crate::loss::{Criterion, DEFT_OFFSET, Objective, Threshold};
+use crate::reference::differences::assert_gradient;
 use crate::reference::loss::{Row, RowOptions, RowUpstream, forward};
 
 const VOCAB: usize = 7;
@@ -87,33 +88,6 @@ fn plain_loss(x: &[f64], masked: &[bool], options: &RowOptions, detached: &Detac
     WEIGHT * ((1.0 - epsilon) * f + epsilon * uniform) + options.z_loss * lse * lse
         - options.entropy * entropy
         + 0.5 * options.spectral_decoupling * live().map(|j| x[j] * x[j]).sum::<f64>()
-}
-
-/// d/dx_j by the five-point central difference: its error is h^4/30 of the fifth derivative and
-/// 3/2 of the loss' rounding error over h.
-fn difference(loss: impl Fn(&[f64]) -> f64, x: &[f64], j: usize, h: f64) -> f64 {
-    let at = |step: f64| {
-        let mut moved = x.to_vec();
-        moved[j] += step;
-        loss(&moved)
-    };
-    (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h)
-}
-
-/// Compares, with a tolerance made of the two errors of [`difference`]: the losses here lie within
-/// `size`, are rounded to within 8 units of it, and each derivative multiplies them by at most
-/// `rate`.
-fn assert_gradient(got: &[f64], x: &[f64], size: f64, rate: f64, loss: impl Fn(&[f64]) -> f64) {
-    let h = 1e-3 / rate;
-    let truncation = h.powi(4) / 30.0 * rate.powi(5) * size;
-    let rounding = 1.5 * 8.0 * f64::EPSILON * size / h;
-    for (j, &got) in got.iter().enumerate() {
-        let want = difference(&loss, x, j, h);
-        assert!(
-            (got - want).abs() <= truncation + rounding,
-            "class {j}: got {got:e}, difference {want:e}, tolerance {truncation:e} + {rounding:e}"
-        );
-    }
 }
 
 const LOGITS: [f64; VOCAB] = [0.3, -1.2, 1.5, 2.0, -0.4, 0.9, -2.6];
