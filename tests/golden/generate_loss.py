@@ -16,6 +16,8 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
+from golden import f32, text
+
 IGNORE = -100
 # Far below every logit, yet finite: exp() of it is 0 and no inf - inf arises.
 NEVER = -1e300
@@ -25,11 +27,6 @@ OBJECTIVES = [
     "power:10", "power:-0.7", "dft", "focal:0", "focal:0.5", "focal:2",
     "poly1:1", "poly1:-1", "gce:0.7", "deft",
 ]
-
-
-def f32(value):
-  """The value an f32 option has."""
-  return float(np.float32(value))
 
 
 # --- inputs ------------------------------------------------------------------
@@ -335,22 +332,6 @@ def make_cases():
 
 
 # --- the file ----------------------------------------------------------------
-
-
-def text(values):
-  out = []
-  for value in np.asarray(values).ravel():
-    if isinstance(value, (bool, np.bool_)):
-      out.append(str(int(value)))
-    elif isinstance(value, np.integer):
-      out.append(str(int(value)))
-    elif isinstance(value, np.float32):
-      out.append(str(value).removesuffix(".0"))  # the shortest that reads back
-    else:
-      value = float(value)
-      assert np.isfinite(value), value
-      out.append(repr(value).removesuffix(".0"))
-  return " ".join(out)
 
 
 def write(path):

@@ -1,9 +1,8 @@
-//! Vectors made by independent software: see tests/golden/README.md.
+//! The vectors of the softmax losses.
 //!
 //! [`load`] reads them, [`Case::mismatches`] compares what any device computed with them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel::loss::{Criterion, LossOptions};
@@ -12,6 +11,8 @@ use evenkeel::reference::loss::batch::{
     Batch, Forward, Upstream, backward, forward, forward_backward, log_probs, log_probs_backward,
 };
 use evenkeel::reference::{Indices, PerToken, Rows, RowsMut};
+
+use super::{DOUBLE, Tolerance, blocks, numbers};
 
 /// A batch that cases share.
 #[derive(Clone, Debug, Default)]
@@ -74,29 +75,14 @@ pub struct Case {
     pub expected: Results,
 }
 
-/// How far a result may be from the expected one: `relative` of its size, a gradient's being the
-/// largest of its row, and `absolute` beside.
-#[derive(Clone, Copy, Debug)]
-pub struct Tolerance {
-    pub relative: f64,
-    pub absolute: f64,
-}
-
 impl Case {
     /// What of `got` is not as expected; empty when all that was computed is.
     pub fn mismatches(&self, got: &Results, tolerance: Tolerance) -> Vec<String> {
         let want = &self.expected;
         let mut found = Vec::new();
         let mut compare = |what: String, got: f64, want: f64, size: f64| {
-            let allowed = tolerance.relative * size + tolerance.absolute;
-            // False for a NaN, which is a mismatch.
-            let close = (got - want).abs() <= allowed;
-            if !close {
-                found.push(format!(
-                    "{}: {what} is {got:e}, expected {want:e} within {allowed:e}",
-                    self.name
-                ));
-            }
+            let wrong = tolerance.mismatch(got, want, size);
+            found.extend(wrong.map(|wrong| format!("{}: {what} {wrong}", self.name)));
         };
         if let (Some(got), Some(want)) = (got.reduced, want.reduced) {
             compare("the loss".into(), got, want, want.abs());
@@ -142,46 +128,21 @@ impl Case {
     }
 }
 
-/// The cases of `loss.txt`, from EVENKEEL_GOLDEN_DIR or the repository.
+/// The cases of `loss.txt`.
 pub fn load() -> Vec<Case> {
-    let folder = std::env::var_os("EVENKEEL_GOLDEN_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-        PathBuf::from,
-    );
-    let path = folder.join("loss.txt");
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; set EVENKEEL_GOLDEN_DIR", path.display()));
-    parse(&text)
-}
-
-fn parse(text: &str) -> Vec<Case> {
     let mut inputs: HashMap<String, Arc<Inputs>> = HashMap::new();
     let mut cases = Vec::new();
-    for block in text.split("\n\n") {
-        let mut lines = block
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once(' '));
-        match lines.next() {
-            Some(("inputs", name)) => {
-                inputs.insert(name.into(), Arc::new(parse_inputs(lines)));
-            }
-            Some(("case", name)) => {
-                let name_of_case = format!("case {} on {name}", cases.len() + 1);
-                cases.push(parse_case(name_of_case, inputs[name].clone(), lines));
-            }
-            Some((key, _)) => panic!("a block begins with {key:?}"),
-            None => {}
+    for block in blocks("loss.txt") {
+        let name = &block.name;
+        if block.kind == "inputs" {
+            inputs.insert(name.clone(), Arc::new(parse_inputs(block.lines())));
+        } else {
+            let name_of_case = format!("case {} on {name}", cases.len() + 1);
+            let inputs = inputs[name].clone();
+            cases.push(parse_case(name_of_case, inputs, block.lines()));
         }
     }
     cases
-}
-
-fn numbers<T: std::str::FromStr<Err: std::fmt::Debug>>(values: &str) -> Vec<T> {
-    values
-        .split(' ')
-        .map(|value| value.parse().unwrap())
-        .collect()
 }
 
 fn parse_inputs<'a>(lines: impl Iterator<Item = (&'a str, &'a str)>) -> Inputs {
@@ -329,12 +290,6 @@ fn results(forward: &Forward, gradient: Vec<f64>) -> Results {
         gradient,
     }
 }
-
-/// JAX rounds each of its steps; sums of a thousand terms stay well below this.
-const DOUBLE: Tolerance = Tolerance {
-    relative: 1e-12,
-    absolute: 1e-15,
-};
 
 fn assert_matches(case: &Case, got: &Results) {
     let found = case.mismatches(got, DOUBLE);
