@@ -1,7 +1,7 @@
 //! Row operations in f64: forward and backward.
 //!
 //! [`rows`] holds `RmsNorm` and `LayerNorm` with a fused residual, [`heads`] the same over attention
-//! heads with a rotary embedding, [`sdd`] and [`dyt`] their neighbours, [`softmax`] the softmaxes
+//! heads with a rotary embedding, [`gated`], [`sdd`] and [`dyt`] their neighbours, [`softmax`] the softmaxes
 //! over masked rows, [`spectral`] the spectral norm of sigmaReparam, [`tev`] the variability of an
 //! embedding table.
 //!
@@ -23,6 +23,7 @@
 //! be without it (sums over rows, as dgamma, become NaN).
 
 pub mod dyt;
+pub mod gated;
 pub mod heads;
 mod pass;
 pub mod rows;

@@ -151,6 +151,19 @@ def norm(tensors, case):
   return out | gradients(scalar, arguments)
 
 
+def gated(tensors, case):
+  kind, eps, offset = norm_options(case["norm"])
+  use = given(tensors, case)
+  result = lambda x, z, gamma, beta: jax.nn.silu(z) * weighted(
+      normalized(x, kind, eps)[0], gamma, beta, offset)
+  arguments = dict(
+      x=jnp.asarray(tensors["x"], jnp.float64),
+      z=jnp.asarray(tensors["residual"], jnp.float64),
+      gamma=use("gamma"), beta=use("beta"))
+  scalar = lambda **arguments: jnp.sum(tensors["dy"] * result(**arguments))
+  return dict(y=result(**arguments)) | gradients(scalar, arguments)
+
+
 def turned(x, tensors, pairing, width):
   """Heads turned as complex numbers."""
   pairs = width // 2
@@ -315,6 +328,8 @@ def make_cases():
         add(inputs, norm, norm=f"{kind}:1e-6{offset}", **{"with": "gamma beta"})
     add("few", norm, norm=f"{kind}:0.5", **{"with": "gamma"})
     add("few", norm, norm=f"{kind}:0", **{"with": "gamma"})
+    add("few", gated, norm=f"{kind}:1e-5", **{"with": "gamma"})
+    add("wide", gated, norm=f"{kind}:1e-6:zero-centred", **{"with": "gamma beta"})
     for used in ("", "gamma", "gamma beta"):
       add("heads", heads, norm=f"{kind}:1e-6", **{"with": used})
     for pairing in ("interleaved", "half-split"):

@@ -9,7 +9,7 @@
 //!
 //! The pairs are those of [`Pairing`](crate::norm::Pairing) within the first `width` elements
 //! (`RoFormer`, arXiv 2104.09864). The tables have no gradient. The result is rounded once, after
-//! both.
+//! both. Without a norm, NaN and infinities spread to their partners alone; the status has them.
 
 use super::pass::Pass;
 use super::rows::{Incoming, Outgoing, backward_with, forward_with};

@@ -109,9 +109,7 @@ impl<'a> Pass<'a> {
         let status = self.turn(row, &mut dx, true);
         let moments = self.moments(x);
         let fine = moments.rstd.is_finite() && all_finite(dy);
-        if !fine {
-            dx.fill(f64::NAN);
-        } else if let Some(norm) = &self.norm {
+        if let Some(norm) = self.norm.filter(|_| fine) {
             for (dx, w) in dx.iter_mut().zip(self.factor(row)) {
                 *dx *= w;
             }
@@ -125,6 +123,8 @@ impl<'a> Pass<'a> {
             for (dx, h) in dx.iter_mut().zip(&h) {
                 *dx = moments.rstd * (*dx - c1 - h * c2);
             }
+        } else if self.norm.is_some() {
+            dx.fill(f64::NAN);
         }
         (dx, status | row_status(fine))
     }

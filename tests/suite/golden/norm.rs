@@ -13,7 +13,7 @@ use evenkeel::reference::norm::rows::{Incoming, Outgoing, Residual};
 use evenkeel::reference::norm::softmax::Blocks;
 use evenkeel::reference::norm::spectral::{Saved, Vectors};
 use evenkeel::reference::norm::{
-    Moments, WeightGradients, Weights, dyt, heads, rows, sdd, softmax, spectral, tev,
+    Moments, WeightGradients, Weights, dyt, gated, heads, rows, sdd, softmax, spectral, tev,
 };
 use evenkeel::reference::{FloatRows, FloatRowsMut, Floats, Indices};
 
@@ -36,6 +36,8 @@ pub struct Inputs {
 #[derive(Clone, Debug)]
 pub enum Op {
     Norm(NormOptions),
+    /// The residual is the gate.
+    Gated(NormOptions),
     /// gamma and beta of the first head for all, if `shared`.
     Heads {
         options: HeadNormOptions,
@@ -176,6 +178,7 @@ fn parse_op(options: &HashMap<&str, &str>, rows: usize) -> Op {
     let norm = options.get("norm").map(|norm| norm.parse().unwrap());
     match options["op"] {
         "norm" => Op::Norm(norm.unwrap()),
+        "gated" => Op::Gated(norm.unwrap()),
         "heads" => {
             let rotary = options.get("rotary").map(|rotary| {
                 let (pairing, width) = rotary.split_once(' ').unwrap();
@@ -229,6 +232,7 @@ impl<'a> Reference<'a> {
         };
         match &case.op {
             Op::Norm(options) => this.norm(options),
+            Op::Gated(options) => this.gated(options),
             Op::Heads { options, shared } => this.heads(options, *shared),
             Op::Dyt { alpha } => this.dyt(*alpha),
             Op::Sdd { scalar } => this.sdd(*scalar),
@@ -348,6 +352,29 @@ impl<'a> Reference<'a> {
         self.put("rstd", each(|moments| moments.rstd));
         self.put("y", y);
         self.put("dx", dx);
+    }
+
+    fn gated(&mut self, options: &NormOptions) {
+        let weights = self.weights(self.case.inputs.shape[2]);
+        let (mut y, mut dx, mut dz) = (self.blank(), self.blank(), self.blank());
+        let (x, z) = (self.rows("x"), self.rows("residual"));
+        gated::forward(options, &weights, x, z, self.rows_mut(&mut y)).unwrap();
+        self.with_weight_gradients(&weights, |this, dweights| {
+            let incoming = Incoming {
+                dy: this.rows("dy"),
+                dstream: None,
+            };
+            let outgoing = Outgoing {
+                dx: this.rows_mut(&mut dx),
+                dresidual: None,
+                weights: dweights,
+            };
+            let dz = this.rows_mut(&mut dz);
+            gated::backward(options, &weights, x, z, incoming, outgoing, dz).unwrap();
+        });
+        self.put("y", y);
+        self.put("dx", dx);
+        self.put("dz", dz);
     }
 
     fn heads(&mut self, options: &HeadNormOptions, shared: bool) {

@@ -1,6 +1,6 @@
 //! Rows whose results are known.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{OwnedWeights, gradients, matrix, matrix_mut, norm};
 use crate::norm::NormOptions;
@@ -174,4 +174,81 @@ fn gradients_of_weights_accumulate_and_are_rounded_once() {
     assert_eq!((dgamma, dbeta), ([5000.5], [4999.0]));
     assert_eq!(dx, vec![0.0; 5000]);
     assert_eq!(<f32 as Element>::from_f64(5000.5), dgamma[0]);
+}
+
+/// Every tensor of its own type: what is computed in f64 from the widened values, rounded once.
+#[test]
+fn types_are_independent() {
+    use crate::reference::norm::WeightGradients;
+    use crate::reference::norm::rows::{Incoming, Outgoing};
+
+    let widths = [3, 5];
+    let numbers = |seed: u64| super::numbers(seed, widths[0] * widths[1]);
+    fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
+        values.iter().map(|&value| T::from_f64(value)).collect()
+    }
+    fn wide<T: Element>(values: &[T]) -> Vec<f64> {
+        values.iter().map(|value| value.to_f64()).collect()
+    }
+    fn rows_of<T: Element>(values: &[T]) -> FloatRows<'_>
+    where
+        for<'a> crate::reference::Floats<'a>: From<&'a [T]>,
+    {
+        FloatRows::new(values, 3, 5, 5).unwrap()
+    }
+    let x: Vec<bf16> = rounded(&numbers(1));
+    let residual: Vec<f32> = rounded(&numbers(2));
+    let dy: Vec<f16> = rounded(&numbers(3));
+    let dstream: Vec<bf16> = rounded(&numbers(4));
+    let gamma: Vec<f16> = rounded(&numbers(5)[..5]);
+    let beta: Vec<bf16> = rounded(&numbers(6)[..5]);
+    let options = NormOptions::layer();
+    let weights = Weights::gamma(&gamma).beta(&beta);
+
+    let (mut stream, mut y) = (vec![f16::ZERO; 15], vec![bf16::ZERO; 15]);
+    let added = Residual {
+        residual: rows_of(&residual),
+        stream: FloatRowsMut::new(&mut stream, 3, 5, 5).unwrap(),
+    };
+    let into = FloatRowsMut::new(&mut y, 3, 5, 5).unwrap();
+    rows::forward(&options, &weights, rows_of(&x), Some(added), into).unwrap();
+
+    let sum = wide(&x).into_iter().zip(wide(&residual));
+    let sum: Vec<f64> = sum.map(|(x, residual)| x + residual).collect();
+    assert_eq!(stream, rounded::<f16>(&sum));
+    let owned = OwnedWeights {
+        gamma: Some(wide(&gamma)),
+        beta: Some(wide(&beta)),
+    };
+    assert_eq!(
+        y,
+        rounded::<bf16>(&norm(&options, &owned, &wide(&stream), 5).0)
+    );
+
+    let (mut dx, mut dresidual) = (vec![bf16::ZERO; 15], vec![0.0_f32; 15]);
+    let mut dgamma = vec![0.0_f32; 5];
+    let incoming = Incoming {
+        dy: rows_of(&dy),
+        dstream: Some(rows_of(&dstream)),
+    };
+    let outgoing = Outgoing {
+        dx: FloatRowsMut::new(&mut dx, 3, 5, 5).unwrap(),
+        dresidual: Some(FloatRowsMut::new(&mut dresidual, 3, 5, 5).unwrap()),
+        weights: WeightGradients {
+            gamma: Some((&mut dgamma).into()),
+            ..WeightGradients::default()
+        },
+    };
+    rows::backward(&options, &weights, rows_of(&stream), incoming, outgoing).unwrap();
+    let want = gradients(
+        &options,
+        &owned,
+        &wide(&stream),
+        &wide(&dy),
+        Some(&wide(&dstream)),
+        5,
+    );
+    assert_eq!(dx, rounded::<bf16>(&want.x));
+    assert_eq!(dresidual, rounded::<f32>(&want.x));
+    assert_eq!(dgamma, rounded::<f32>(&want.gamma));
 }
