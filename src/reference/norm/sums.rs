@@ -9,7 +9,8 @@ const ROWS: usize = 1024;
 /// Columns that are summed side by side.
 const COLUMNS: usize = 256;
 
-/// `[groups, columns]` sums over the rows; row r belongs to group `r % groups`.
+/// `[groups, columns]` sums over the rows; row r belongs to group `r % groups`,
+/// and `groups` divides the rows.
 ///
 /// `terms` gives the terms of columns `start..end` of a row.
 pub(super) fn over_rows(
@@ -25,7 +26,7 @@ pub(super) fn over_rows(
             let (group, block) = (task / blocks, task % blocks);
             let start = block * COLUMNS;
             let end = columns.min(start + COLUMNS);
-            let of_group = (rows + groups - 1 - group) / groups;
+            let of_group = rows / groups;
             let parts: Vec<Vec<Sum>> = (0..of_group.div_ceil(ROWS))
                 .into_par_iter()
                 .map(|chunk| {

@@ -98,6 +98,11 @@ fn an_offset_of_1e4_costs_no_digits() {
     let rows_of = FloatRows::new(&row, 1, 512, 512).unwrap();
     let moments = Moments::new(&rows_of.row(0), &options.eps(0.0));
     assert_eq!((moments.mean, moments.rstd), (1e4, 1024.0));
+
+    // In f64 too: the square of such an offset needs 68 bits.
+    let (step, offset) = (2f64.powi(-20), 12_945_678_901.0 * 2f64.powi(-20));
+    let moments = Moments::new(&[offset - step, offset + step], &options.eps(0.0));
+    assert_eq!((moments.mean, moments.rstd), (offset, 1.0 / step));
 }
 
 #[test]
