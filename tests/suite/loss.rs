@@ -120,7 +120,7 @@ fn refuses_wrong_results(kind: DeviceKind) {
 }
 
 /// A golden case as a problem: its data, and the call whose gradient the file has.
-fn problem(case: &golden::Case, dtype: DType) -> Problem {
+fn problem(case: &golden::loss::Case, dtype: DType) -> Problem {
     let inputs = &*case.inputs;
     let given = |wanted: bool| wanted.then(|| inputs.upstream.clone());
     let of = case.gradient_of;
@@ -164,7 +164,7 @@ fn golden_vectors(kind: DeviceKind) {
         return;
     };
     let mut wrong = Vec::new();
-    for (index, case) in golden::load().iter().enumerate() {
+    for (index, case) in golden::loss::load().iter().enumerate() {
         for dtype in [DType::Bf16, DType::F16, DType::F32] {
             if !case.inputs.types.iter().any(|name| name == dtype.name()) {
                 continue;
