@@ -15,15 +15,15 @@
 //! do not depend on the gradient's size, so objectives with small gradients take no smaller steps,
 //! unless they fall below its epsilon, as those of Power(10) do from scratch.
 //!
-//! With the default text and seeds 1 to 3:
-//! - from scratch, Nll has the lowest cross entropy; Linear falls far behind, and objectives that
-//!   count only what the model already believes (thresholds, Power(10)) learn next to nothing;
-//! - from the warm start with wrong targets, Nll and what leans against the prior (Focal(2), worse
-//!   Power(-0.5)) lose the most accuracy; Power(0.5), the threshold, Deft and Linear lose little or
-//!   nothing. Power(10) leans too much on a prior as weak as this one in every column;
-//! - Power(0.5) is the most accurate everywhere, by least where targets are right;
-//! - what leans on the prior also sharpens it: more accuracy is paid for in cross entropy, except
-//!   with wrong targets from the warm start, where Deft beats Nll in both.
+//! What to look for in the table:
+//! - from scratch, where the prior knows nothing: whether anything but Nll has the lowest cross
+//!   entropy, and how little is learnt by what counts only the tokens that the model already
+//!   believes in (thresholds, Power(10));
+//! - from the warm start with wrong targets: which objectives fall below the model they began with,
+//!   those that chase what it did not expect (Nll, Focal, Power(-0.5)) or those that lean on it
+//!   (Power(0.5), Deft, Linear, the threshold);
+//! - that leaning on the prior also sharpens it: accuracy gained is often paid for in cross entropy.
+//!   A prior can be too weak to lean on as far as Power(10) does.
 //!
 //! The text is the file's, or this package's own documents and sources. Everything that is random
 //! follows from the seed.

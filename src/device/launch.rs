@@ -49,7 +49,11 @@ impl Kernel {
             grid: config.cluster,
             ..*config
         };
-        config.check(self.limits())?;
+        let limits = self.limits();
+        if config.cluster > limits.cluster || config.shared_bytes > limits.shared_bytes {
+            return Ok(0);
+        }
+        config.check(limits)?;
         match self {
             Kernel::Cuda(kernel) => kernel.max_active_clusters(config),
             #[cfg(feature = "emulator")]

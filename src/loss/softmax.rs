@@ -186,7 +186,9 @@ const OP: &str = "SoftmaxLoss";
 ///   the token takes no part. A row with NaN, +inf or no class at all sets `NON_FINITE_ROW`; its
 ///   loss and gradient are NaN. A target whose class is masked sets `TARGET_MASKED`; the formulas
 ///   hold at p = 0. Negative powers beyond f32 set `SATURATED` and stay at its largest value.
-/// - The same input gives the same bits on the same device.
+/// - The same input at the same alignment gives the same bits on the same device.
+/// - Kernels compute in f32: logits that softcap and temperature take beyond its range are infinite
+///   to them. The CPU computes in f64, where they are not.
 #[derive(Debug)]
 pub struct PreparedSoftmaxLoss {
     options: LossOptions,
@@ -443,6 +445,13 @@ impl PreparedSoftmaxLoss {
         outputs: &LossOutputs<'_>,
         gradient: bool,
     ) -> Result<Checked> {
+        if !gradient && inputs.upstream.is_some() {
+            return check.fail(
+                "upstream",
+                "absent: only forward_backward takes it (backward has an argument of its own)",
+                "given",
+            );
+        }
         let checked = check.inputs(logits, inputs, self.options.reduction)?;
         let deferred = gradient && self.options.reduction == Reduction::Mean(Denominator::Kept);
         let bytes = self.workspace_bytes(checked.tokens);

@@ -47,6 +47,17 @@ impl Bench {
             .map(|_| ())
     }
 
+    fn forward_backward_with<'a>(
+        &'a self,
+        op: SoftmaxLoss,
+        inputs: impl Into<LossInputs<'a>>,
+    ) -> Result<()> {
+        let mut gradient = self.stream.zeros(DType::F32, &[4, 10])?;
+        op.prepare(&self.stream)?
+            .forward_backward(self.logits.view(), gradient.view_mut(), inputs)
+            .map(|_| ())
+    }
+
     fn forward<'a>(
         &'a self,
         logits: TensorRef<'_>,
@@ -130,7 +141,7 @@ fn options(bench: &Bench) -> std::result::Result<(), String> {
 fn inputs(bench: &Bench) -> std::result::Result<(), String> {
     let (four, one) = (bench.floats.view(), bench.one.view());
     let mean = |denominator| nll().reduction(Reduction::Mean(denominator));
-    let cases: [(&str, Result<()>, &str); 12] = [
+    let cases: [(&str, Result<()>, &str); 13] = [
         (
             "a vocabulary of 0",
             bench.forward_with(nll(), bench.inputs().vocab(0)),
@@ -187,7 +198,12 @@ fn inputs(bench: &Bench) -> std::result::Result<(), String> {
         ),
         (
             "an upstream a token of a mean",
-            bench.forward_with(nll(), bench.inputs().upstream(four)),
+            bench.forward_backward_with(nll(), bench.inputs().upstream(four)),
+            "upstream",
+        ),
+        (
+            "an upstream of a forward",
+            bench.forward_with(nll(), bench.inputs().upstream(one)),
             "upstream",
         ),
     ];
@@ -201,7 +217,7 @@ fn inputs(bench: &Bench) -> std::result::Result<(), String> {
         .upstream(one)
         .tokens(2.0);
     bench
-        .forward_with(mean(Denominator::Tokens), right)
+        .forward_backward_with(mean(Denominator::Tokens), right)
         .map_err(|error| error.to_string())
 }
 
