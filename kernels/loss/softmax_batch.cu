@@ -128,7 +128,8 @@ EVENKEEL_DEVICE void reduce_body(const SoftmaxReduceParams& params) {
   if (params.denominator == kKept) {
     batch_scale = reciprocal_or_zero(static_cast<float>(kept));
   } else if (!per_token && params.scale != nullptr) {
-    batch_scale = *params.scale;
+    batch_scale = threadIdx.x % 32 == 0 ? *params.scale : 0.0f;
+    batch_scale = __shfl_sync(0xffffffffu, batch_scale, 0);
   }
   // Each loss is scaled before it is added: a sum of losses may leave the range where their mean
   // does not.
