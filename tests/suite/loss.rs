@@ -96,6 +96,7 @@ properties!(
     bad_offsets,
     wrong_arguments,
     the_same_bits_every_time,
+    rows_in_flight,
     traffic,
     other_architectures,
     past_two_to_the_32,

@@ -109,6 +109,7 @@ properties!(
     edges::bad_offsets: "offsets that do not ascend or leave the batch",
     arguments::wrong_arguments: "each wrong argument and its error",
     schedules::the_same_bits_every_time: "runs, schedules and device sizes give the same bits",
+    schedules::rows_in_flight: "the cluster kernel's ring with late copies, 1 to 4 rows in flight",
     schedules::traffic: "bytes moved, against the least there is",
     schedules::other_architectures: "the portable kernel on each architecture",
     wide::past_two_to_the_32: "16385 x 262144 logits",

@@ -90,6 +90,51 @@ fn architectures() -> Result<Held, String> {
     Ok(held)
 }
 
+/// The cluster kernel's ring with more rows than it holds, for each number of rows in flight: copies
+/// that come late, groups that run ahead, boxes that are used again.
+pub(super) fn rows_in_flight(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if !emulated(subject) {
+        return Held::skipped("late copies are the emulator's to make");
+    }
+    rings(effort)
+}
+
+#[cfg(not(feature = "emulator"))]
+fn rings(_: Effort) -> Result<Held, String> {
+    Held::skipped("this build has no emulator")
+}
+
+#[cfg(feature = "emulator")]
+fn rings(effort: Effort) -> Result<Held, String> {
+    use evenkeel::emulator::Architecture;
+    use evenkeel::{Device, EmulatorOptions};
+    let seeds = if effort == Effort::Full { 4 } else { 1 };
+    let mut held = Held::default();
+    // Few multiprocessors, so that each cluster has many rows. In flight: 4 rows of one block, 3 of
+    // one block, 3 of four blocks; and where no cluster of 16 fits, 2 and 1 of eight blocks.
+    for (multiprocessors, tokens, vocab, dtype) in [
+        (1, 40, 1000, DType::F16),
+        (1, 14, 32_000, DType::Bf16),
+        (4, 10, 128_256, DType::Bf16),
+        (8, 6, 170_000, DType::F32),
+        (8, 5, 262_144, DType::F32),
+    ] {
+        for seed in 0..seeds {
+            let architecture = Architecture::sm_90().with_multiprocessors(multiprocessors);
+            let options = EmulatorOptions::new().architecture(architecture).seed(seed);
+            let device = Device::emulated_with(options).map_err(|error| error.to_string())?;
+            let mut case = Case::new(tokens, vocab, dtype);
+            case.path = Some(KernelPath::Cluster);
+            case.mode = Mode::InPlace;
+            // Ignored rows pass through the ring without a copy.
+            case.ignored = if seed % 2 == 0 { 0.0 } else { 0.3 };
+            case.seed = 9200 + seed;
+            held.check(&device, &case.problem())?;
+        }
+    }
+    Ok(held)
+}
+
 /// Bytes against the least there is: each valid row's logits once, each gradient once. What a token
 /// brings besides (target, loss, flags, state) is allowed in full and is well below 1% of a real row.
 pub(super) fn traffic(subject: &Subject, effort: Effort) -> Result<Held, String> {
