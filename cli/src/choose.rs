@@ -1,5 +1,6 @@
 //! Words of the command line.
 
+use std::fmt;
 use std::str::FromStr;
 
 use evenkeel::{DType, DeviceKind};
@@ -9,16 +10,32 @@ use evenkeel::{DType, DeviceKind};
 pub enum Op {
     /// Losses over a softmax.
     Loss,
+    /// Normalizations and other operations on rows.
+    Norm,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Loss, Self::Norm];
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loss => "loss",
+            Self::Norm => "norm",
+        })
+    }
 }
 
 impl FromStr for Op {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "loss" => Ok(Self::Loss),
-            _ => Err("the operation families here are: loss".into()),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|op| op.to_string() == text)
+            .ok_or_else(|| "the operation families here are: loss, norm".into())
     }
 }
 
@@ -131,6 +148,9 @@ mod tests {
         assert_eq!("0.1".parse(), Ok(Percent(0.1)));
         for text in ["", "%", "-5%", "nan", "inf%"] {
             assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+        for op in Op::ALL {
+            assert_eq!(op.to_string().parse(), Ok(op));
         }
         assert_eq!("cuda".parse(), Ok(Kind(DeviceKind::Cuda)));
         assert!(

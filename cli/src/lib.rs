@@ -5,8 +5,11 @@
 
 pub mod bench;
 pub mod choose;
+pub mod compare;
 pub mod info;
 pub mod loss;
+pub mod memory;
+pub mod norm;
 pub mod numbers;
 pub mod program;
 pub mod random;

@@ -31,9 +31,9 @@ struct Verify {
     /// cpu, emulated or cuda; all that are here without it
     #[arg(long)]
     device: Option<choose::Kind>,
-    /// The operation family: loss
-    #[arg(long, default_value = "loss")]
-    op: choose::Op,
+    /// The operation family, loss or norm; all without it
+    #[arg(long)]
+    op: Option<choose::Op>,
     /// Schedules of the emulator
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
@@ -94,10 +94,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Info => info::run(),
         Command::Verify(options) => verify::run(&verify::Options {
             device: options.device.map(|kind| kind.0),
+            op: options.op,
             seeds: options.seeds,
             mutate: options.mutate,
             quick: options.quick,
         }),
+        Command::Bench(options) if options.op != choose::Op::Loss => {
+            Err(format!("bench has no rows of {} yet", options.op))
+        }
         Command::Bench(options) => bench::run(&bench::Options {
             device: options.device.map(|kind| kind.0),
             shapes: options

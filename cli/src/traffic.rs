@@ -2,7 +2,7 @@
 
 use evenkeel::{Device, Result};
 
-use crate::loss::{Problem, run};
+use crate::compare::Checked;
 
 /// Bytes of global memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub struct Bytes {
 ///
 /// # Errors
 /// What computing the problem gives.
-pub fn of(device: &Device, problem: &Problem) -> Result<Bytes> {
+pub fn of(device: &Device, problem: &dyn Checked) -> Result<Bytes> {
     let stream = device.stream()?;
-    run::run_on(&stream, problem)?;
+    problem.check_on(&stream)?;
     Ok(taken(&stream))
 }
 

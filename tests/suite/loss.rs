@@ -1,84 +1,16 @@
 //! The properties of the loss, one test of each for each kind of device, and golden vectors on all of
 //! them.
 
-use evenkeel::{DType, DeviceKind, Error};
-use evenkeel_cli::loss::{self, Layout, Mode, Problem};
-use evenkeel_cli::subject::Subject;
-use evenkeel_cli::suite::{Effort, PROPERTIES, WRONG_RESULTS};
+use evenkeel::{DType, DeviceKind};
+use evenkeel_cli::compare::Checked;
+use evenkeel_cli::loss::{Mode, Problem};
+use evenkeel_cli::memory::Layout;
 
-use crate::{golden, support};
-
-/// Schedules of the emulator; as many numbers of multiprocessors.
-const SEEDS: u64 = 4;
-
-/// What a kind of device is proved on, if it is to be tested here.
-fn subject(kind: DeviceKind) -> Option<Subject> {
-    support::device(kind)?;
-    match Subject::of(kind, SEEDS) {
-        Ok(subject) => Some(subject),
-        // `--features emulator` alone gives it to the library and not to the program's suite.
-        Err(Error::Unsupported { what, remedy, .. }) if kind == DeviceKind::Emulated => {
-            support::skip(kind, &format!("{what} of evenkeel-cli: {remedy}"));
-            None
-        }
-        Err(error) => panic!("{kind}: {error}"),
-    }
-}
-
-/// EVENKEEL_TEST_EFFORT=quick tries less: for tools that multiply the time of everything.
-fn effort() -> Effort {
-    match std::env::var("EVENKEEL_TEST_EFFORT").as_deref() {
-        Ok("quick") => Effort::Quick,
-        _ => Effort::Full,
-    }
-}
-
-fn holds(kind: DeviceKind, name: &str) {
-    let Some(subject) = subject(kind) else {
-        return;
-    };
-    let property = PROPERTIES
-        .iter()
-        .find(|property| property.name == name)
-        .unwrap_or_else(|| panic!("the suite has no property {name}"));
-    match (property.check)(&subject, effort()) {
-        Ok(held) => {
-            if let Some(reason) = held.skipped {
-                eprintln!("{name} on {kind} is skipped: {reason}");
-            } else {
-                assert!(held.problems > 0, "{name} on {kind} tried nothing");
-            }
-        }
-        Err(wrong) => panic!("{wrong}"),
-    }
-}
-
-macro_rules! properties {
-    ($($name:ident),* $(,)?) => {
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-        properties!(@device cpu, Cpu, [$($name),*]);
-        #[cfg(feature = "emulator")]
-        properties!(@device emulated, Emulated, [$($name),*]);
-        properties!(@device cuda, Cuda, [$($name),*]);
-    };
-    (@device $module:ident, $kind:ident, [$($name:ident),*]) => {
-        mod $module {
-            $(#[test] fn $name() {
-                super::holds(evenkeel::DeviceKind::$kind, stringify!($name));
-            })*
-
-            #[test] fn golden_vectors() {
-                super::golden_vectors(evenkeel::DeviceKind::$kind);
-            }
-
-            #[test] fn wrong_results_are_refused() {
-                super::refuses_wrong_results(evenkeel::DeviceKind::$kind);
-            }
-        }
-    };
-}
+use crate::golden;
+use crate::properties::{properties, subject};
 
 properties!(
+    Loss:
     every_criterion_in_every_mode,
     every_option,
     every_reduction,
@@ -101,24 +33,6 @@ properties!(
     other_architectures,
     past_two_to_the_32,
 );
-
-#[test]
-fn every_property_is_a_test() {
-    let all: Vec<&str> = PROPERTIES.iter().map(|property| property.name).collect();
-    assert_eq!(NAMES, all);
-}
-
-/// Results that are wrong in the ways kernels go wrong are refused, with the bounds of each device.
-fn refuses_wrong_results(kind: DeviceKind) {
-    let Some(subject) = subject(kind) else {
-        return;
-    };
-    let accepted: Vec<String> = WRONG_RESULTS
-        .iter()
-        .filter_map(|wrong| wrong.is_rejected(&subject.devices()[0]).err())
-        .collect();
-    assert!(accepted.is_empty(), "{}", accepted.join("\n"));
-}
 
 /// A golden case as a problem: its data, and the call whose gradient the file has.
 fn problem(case: &golden::loss::Case, dtype: DType) -> Problem {
@@ -172,7 +86,7 @@ fn golden_vectors(kind: DeviceKind) {
             }
             let problem = problem(case, dtype);
             let device = subject.device(index).unwrap();
-            match loss::check(device, &problem) {
+            match problem.check(device) {
                 Ok(verdict) => wrong.extend(verdict.mismatches),
                 Err(error) => wrong.push(format!("{error} in {}", problem.name)),
             }
@@ -184,20 +98,4 @@ fn golden_vectors(kind: DeviceKind) {
         wrong.len(),
         wrong[..wrong.len().min(8)].join("\n")
     );
-}
-
-/// Every synchronisation of the kernels, switched off, shows: `evenkeel verify --mutate`.
-#[cfg(feature = "emulator")]
-#[test]
-fn every_synchronisation_is_needed_or_listed() {
-    if subject(DeviceKind::Emulated).is_none() {
-        return;
-    }
-    let options = evenkeel_cli::verify::Options {
-        device: Some(DeviceKind::Emulated),
-        seeds: SEEDS,
-        mutate: true,
-        quick: true,
-    };
-    assert_eq!(evenkeel_cli::verify::run(&options), Ok(true));
 }

@@ -14,4 +14,10 @@ mod emulated;
 mod golden;
 #[cfg(feature = "loss")]
 mod loss;
+#[cfg(all(feature = "emulator", feature = "loss", feature = "norm"))]
+mod mutate;
+#[cfg(feature = "norm")]
+mod norm;
+#[cfg(any(feature = "loss", feature = "norm"))]
+mod properties;
 mod support;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::record::{Ceilings, Peer, Row, ShapeOf, Times};
 use super::work::Work;
 use crate::loss::Mode;
-use crate::loss::run::upload;
+use crate::memory::upload;
 use crate::random::Random;
 
 /// Repetitions of one measurement: at least three, at most fifteen, within this time.

@@ -11,7 +11,7 @@ use evenkeel::{Buffer, DType, Device, Error, Event, Result, Stream};
 use super::record::{Ceilings, Row, ShapeOf, Times};
 use super::work::Work;
 use crate::loss::Mode;
-use crate::loss::run::upload;
+use crate::memory::upload;
 use crate::random::Random;
 
 const PTX: &str = concat!(include_str!("bandwidth.ptx"), "\0");

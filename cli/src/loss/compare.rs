@@ -1,7 +1,5 @@
 //! Compares what a device computed with the reference, result by result.
 
-use std::collections::BTreeMap;
-
 use evenkeel::loss::{Denominator, KernelPath, Reduction, Statistic};
 use evenkeel::reference::loss::{
     RowOptions, RowResult, RowState, RowUpstream, Target, forward, gradient,
@@ -12,84 +10,10 @@ use super::bounds::{Arithmetic, RowBounds, transformed};
 use super::cases::Mode;
 use super::gradient::GradientBounds;
 use super::problem::Problem;
-use super::run::{Outcome, UNTOUCHED};
-use crate::numbers::{Interval, Worst};
-
-/// Mismatches that are told; the rest is counted.
-const TOLD: usize = 8;
-
-/// What a comparison found.
-#[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// The worst of each kind of result.
-    pub worst: BTreeMap<&'static str, Worst>,
-    /// What is wrong; the first few of it.
-    pub mismatches: Vec<String>,
-    /// How much is wrong.
-    pub wrong: usize,
-}
-
-impl Verdict {
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_right(&self) -> bool {
-        self.wrong == 0
-    }
-
-    /// Takes in another verdict.
-    pub fn merge(&mut self, other: Self) {
-        for (name, worst) in &other.worst {
-            self.worst.entry(name).or_default().merge(worst);
-        }
-        self.wrong += other.wrong;
-        let room = TOLD.saturating_sub(self.mismatches.len());
-        self.mismatches
-            .extend(other.mismatches.into_iter().take(room));
-    }
-
-    fn wrong(&mut self, message: impl FnOnce() -> String) {
-        self.wrong += 1;
-        if self.mismatches.len() < TOLD {
-            self.mismatches.push(message());
-        }
-    }
-
-    fn equal<T: PartialEq + std::fmt::Debug>(
-        &mut self,
-        what: impl FnOnce() -> String,
-        got: &T,
-        want: &T,
-    ) {
-        if got != want {
-            self.wrong(|| format!("{} is {got:?}, expected {want:?}", what()));
-        }
-    }
-
-    fn number(
-        &mut self,
-        name: &'static str,
-        dtype: DType,
-        got: f64,
-        interval: Interval,
-        place: impl FnOnce() -> String,
-    ) {
-        self.worst
-            .entry(name)
-            .or_default()
-            .add(dtype, got, interval);
-        if !interval.contains(got) {
-            self.wrong(|| {
-                format!(
-                    "{name}{} is {got:e}, expected {:e} within [{:e}, {:e}]",
-                    place(),
-                    interval.exact,
-                    interval.low,
-                    interval.high
-                )
-            });
-        }
-    }
-}
+use super::run::Outcome;
+use crate::compare::Verdict;
+use crate::memory::UNTOUCHED;
+use crate::numbers::Interval;
 
 /// Everything that is known of one row.
 struct RowTruth {
@@ -133,10 +57,7 @@ pub fn compare(problem: &Problem, outcome: &Outcome) -> Verdict {
     if !outcome.memory.is_empty() {
         compare_gradient(problem, outcome, &truths, path, &mut verdict);
     }
-    for mismatch in &mut verdict.mismatches {
-        *mismatch = format!("{mismatch}\n    in {}", problem.name);
-    }
-    verdict
+    verdict.of(&problem.name)
 }
 
 /// Reduced loss, counts, scale and status.
@@ -429,12 +350,12 @@ fn check_gaps(problem: &Problem, outcome: &Outcome, verdict: &mut Verdict) {
             x == UNTOUCHED
         }
     };
-    for (place, &x) in outcome.memory.iter().enumerate() {
-        let in_a_row = place >= layout.phase && (place - layout.phase) % stride < columns;
-        if !in_a_row && !before(x) {
-            verdict.wrong(|| {
-                format!("element {place} of the gradient's memory, outside of its rows, is {x}")
-            });
-        }
-    }
+    layout.check_gaps(
+        "the gradient",
+        &outcome.memory,
+        columns,
+        stride,
+        before,
+        verdict,
+    );
 }

@@ -7,19 +7,22 @@ pub mod gradient;
 pub mod problem;
 pub mod run;
 
-use evenkeel::{Device, Result};
+use evenkeel::{Result, Stream};
 
 pub use self::{
     cases::{Mode, Values},
-    compare::{Verdict, compare},
-    problem::{Case, Layout, Problem},
+    compare::compare,
+    problem::{Case, Problem},
     run::{Outcome, run},
 };
+use crate::compare::{Checked, Verdict};
 
-/// Computes a problem on a device and compares everything with the reference.
-///
-/// # Errors
-/// The library's; an emulator's findings among them.
-pub fn check(device: &Device, problem: &Problem) -> Result<Verdict> {
-    Ok(compare(problem, &run(device, problem)?))
+impl Checked for Problem {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check_on(&self, stream: &Stream) -> Result<Verdict> {
+        Ok(compare(self, &run::run_on(stream, self)?))
+    }
 }

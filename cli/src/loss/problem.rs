@@ -8,40 +8,9 @@ use evenkeel::loss::{
 use evenkeel::reference::loss::{Row, RowOptions, Target, forward};
 
 use super::cases::{Mode, Values};
+use crate::memory::Layout;
 use crate::numbers::round_to;
 use crate::random::Random;
-
-/// How a matrix lies in memory: `phase` elements, then rows of `vocab + padding` columns, `gap`
-/// elements between them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
-    /// Elements before the first row: shifts its alignment.
-    pub phase: usize,
-    /// Columns of a row beyond the vocabulary.
-    pub padding: usize,
-    /// Elements between rows.
-    pub gap: usize,
-}
-
-impl Layout {
-    /// Columns of a row.
-    #[must_use]
-    pub fn columns(&self, vocab: usize) -> usize {
-        vocab + self.padding
-    }
-
-    /// Elements from row to row.
-    #[must_use]
-    pub fn stride(&self, vocab: usize) -> usize {
-        self.columns(vocab) + self.gap
-    }
-
-    /// Elements of the memory.
-    #[must_use]
-    pub fn elements(&self, tokens: usize, vocab: usize) -> usize {
-        self.phase + tokens * self.stride(vocab)
-    }
-}
 
 /// What a case is, before its data are drawn.
 #[derive(Clone, Debug)]

@@ -4,16 +4,13 @@ use evenkeel::loss::{
     Counts, KernelPath, LogProbs, LossInputs, LossResult, PreparedSoftmaxLoss, SoftmaxLoss,
     Statistic, Upstream,
 };
-use evenkeel::{
-    Buffer, DType, Device, DeviceKind, Element, Error, Result, Status, Stream, TensorMut, TensorRef,
-};
-use half::{bf16, f16};
+use evenkeel::{Buffer, Device, DeviceKind, Error, Result, Status, Stream};
 
 use super::cases::Mode;
-use super::problem::{Layout, Problem};
-
-/// What lies in a gradient's memory before, and must still lie between its rows after.
-pub const UNTOUCHED: f64 = 77.0;
+use super::problem::Problem;
+use crate::memory::{
+    Layout, UNTOUCHED, download, rows, rows_mut, upload, upload_integers, view_of,
+};
 
 /// What a device computed.
 #[derive(Clone, Debug, Default)]
@@ -73,96 +70,6 @@ impl Outcome {
         };
         all(self) == all(other)
     }
-}
-
-/// Uploads `values` as elements of `dtype`: bf16, f16 or f32.
-///
-/// # Errors
-/// The device's.
-pub fn upload(stream: &Stream, dtype: DType, shape: &[usize], values: &[f64]) -> Result<Buffer> {
-    fn converted<T: Element>(values: &[f64]) -> Vec<T> {
-        values.iter().map(|&x| T::from_f64(x)).collect()
-    }
-    match dtype {
-        DType::Bf16 => stream.upload(shape, &converted::<bf16>(values)),
-        DType::F16 => stream.upload(shape, &converted::<f16>(values)),
-        _ => stream.upload(shape, &converted::<f32>(values)),
-    }
-}
-
-/// Uploads `values` as i64, i32 or u32; those outside the type wrap.
-///
-/// # Errors
-/// The device's.
-pub fn upload_integers(stream: &Stream, dtype: DType, values: &[i64]) -> Result<Buffer> {
-    let shape = [values.len()];
-    match dtype {
-        DType::I32 => stream.upload(
-            &shape,
-            &values.iter().map(|&x| x as i32).collect::<Vec<_>>(),
-        ),
-        DType::U32 => stream.upload(
-            &shape,
-            &values.iter().map(|&x| x as u32).collect::<Vec<_>>(),
-        ),
-        _ => stream.upload(&shape, values),
-    }
-}
-
-/// Reads a buffer of any type.
-///
-/// # Errors
-/// The device's.
-pub fn download(buffer: &Buffer) -> Result<Vec<f64>> {
-    fn widened<T: Element>(buffer: &Buffer) -> Result<Vec<f64>> {
-        Ok(buffer.read::<T>()?.into_iter().map(T::to_f64).collect())
-    }
-    match buffer.dtype() {
-        DType::Bf16 => widened::<bf16>(buffer),
-        DType::F16 => widened::<f16>(buffer),
-        DType::F64 => buffer.read::<f64>(),
-        DType::I64 => widened::<i64>(buffer),
-        DType::I32 => widened::<i32>(buffer),
-        DType::U32 => widened::<u32>(buffer),
-        DType::U8 => widened::<u8>(buffer),
-        _ => widened::<f32>(buffer),
-    }
-}
-
-/// The rows of a matrix within its memory.
-///
-/// # Errors
-/// When the memory is shorter.
-pub fn rows<'a>(
-    memory: &'a Buffer,
-    layout: Layout,
-    tokens: usize,
-    vocab: usize,
-) -> Result<TensorRef<'a>> {
-    let all = memory.elements();
-    let shape = [tokens, layout.columns(vocab)];
-    memory
-        .view()
-        .slice_rows(layout.phase.min(all)..all)?
-        .strided(&shape, layout.stride(vocab))
-}
-
-/// The same, to be written.
-///
-/// # Errors
-/// When the memory is shorter.
-pub fn rows_mut<'a>(
-    memory: &'a mut Buffer,
-    layout: Layout,
-    tokens: usize,
-    vocab: usize,
-) -> Result<TensorMut<'a>> {
-    let all = memory.elements();
-    let shape = [tokens, layout.columns(vocab)];
-    memory
-        .view_mut()
-        .slice_rows(layout.phase.min(all)..all)?
-        .strided(&shape, layout.stride(vocab))
 }
 
 /// A problem's data on a device.
@@ -251,10 +158,6 @@ impl Uploaded {
             lse: view_of(lse.as_ref()),
         }
     }
-}
-
-fn view_of(buffer: Option<&Buffer>) -> Option<TensorRef<'_>> {
-    buffer.map(Buffer::view)
 }
 
 /// The path that the device has for the one asked for.

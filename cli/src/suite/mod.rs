@@ -1,21 +1,17 @@
-//! The properties of the loss, each a function of the devices it is to hold on.
+//! The property suites, one for each family of operations; each property a function of the devices it
+//! is to hold on.
 //!
 //! The tests make one test of each for each kind of device; `evenkeel verify` runs them all.
 
-mod arguments;
-mod edges;
-mod properties;
+mod loss;
+mod norm;
 mod random;
-mod rejection;
-mod schedules;
-mod wide;
 
 use evenkeel::{Device, DeviceKind, Error};
 
-use crate::loss::{self, Problem, Verdict};
+use crate::choose::Op;
+use crate::compare::{Checked, Verdict};
 use crate::subject::Subject;
-
-pub use self::rejection::{WRONG_RESULTS, WrongResult};
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +42,15 @@ impl Held {
     }
 
     /// Computes a problem and takes its verdict in.
-    fn check(&mut self, device: &Device, problem: &Problem) -> Result<(), String> {
-        let verdict = loss::check(device, problem).map_err(|error| told(&error, problem))?;
+    fn check(&mut self, device: &Device, problem: &dyn Checked) -> Result<(), String> {
+        let verdict = problem
+            .check(device)
+            .map_err(|error| told(&error, problem))?;
+        self.take(device, verdict)
+    }
+
+    /// Takes the verdict on a problem in.
+    fn take(&mut self, device: &Device, verdict: Verdict) -> Result<(), String> {
         self.problems += 1;
         if !verdict.is_right() {
             let more = verdict.wrong - verdict.mismatches.len();
@@ -67,11 +70,20 @@ impl Held {
 }
 
 /// An error, and what it was about.
-fn told(error: &Error, problem: &Problem) -> String {
-    format!("{error}\n    in {}", problem.name)
+fn told(error: &Error, problem: &dyn Checked) -> String {
+    format!("{error}\n    in {}", problem.name())
 }
 
-/// A property of the loss.
+/// That something holds of a problem.
+fn expect(what: &str, holds: bool, problem: &dyn Checked) -> Result<(), String> {
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("not {what}: {}", problem.name()))
+    }
+}
+
+/// A property of a family's operations.
 #[derive(Clone, Copy)]
 pub struct Property {
     /// Its name: that of its test.
@@ -82,38 +94,60 @@ pub struct Property {
     pub check: fn(&Subject, Effort) -> Result<Held, String>,
 }
 
+/// A list of properties, named as their functions are.
 macro_rules! properties {
     ($($module:ident :: $name:ident: $about:literal),* $(,)?) => {
         /// Every property, in the order in which `verify` runs them.
-        pub const PROPERTIES: &[Property] = &[
-            $(Property { name: stringify!($name), about: $about, check: $module::$name },)*
+        pub(super) const PROPERTIES: &[crate::suite::Property] = &[
+            $(crate::suite::Property {
+                name: stringify!($name),
+                about: $about,
+                check: $module::$name,
+            },)*
         ];
     };
 }
+use properties;
 
-properties!(
-    properties::every_criterion_in_every_mode: "each criterion, mode and type against the reference",
-    properties::every_option: "each option, alone and with the others",
-    properties::every_reduction: "each denominator, with ignored tokens and empty sequences",
-    properties::every_alignment: "rows and gradients at every alignment, padded and strided",
-    properties::vocabularies: "each vocabulary of the tables",
-    properties::extremes: "probabilities near 0 and 1, offsets, masks by -inf, ascending rows",
-    properties::a_common_offset_changes_nothing: "an exact offset of a row leaves every bit of its gradient",
-    properties::gradients_sum_to_zero: "the softmax moves no mass",
-    random::random_problems: "problems drawn at random, made small when they fail",
-    edges::empty_batches: "no tokens, and no valid ones: loss 0, never NaN",
-    edges::targets_that_are_no_class: "ignored, out of range, and ignore_index inside the vocabulary",
-    edges::rows_that_are_not_finite: "NaN, +inf and all -inf rows, and their neighbours untouched",
-    edges::masked_targets: "the formulas at p = 0",
-    edges::saturation: "negative powers end at the largest f32",
-    edges::bad_offsets: "offsets that do not ascend or leave the batch",
-    arguments::wrong_arguments: "each wrong argument and its error",
-    schedules::the_same_bits_every_time: "runs, schedules and device sizes give the same bits",
-    schedules::rows_in_flight: "the cluster kernel's ring with late copies, 1 to 4 rows in flight",
-    schedules::traffic: "bytes moved, against the least there is",
-    schedules::other_architectures: "the portable kernel on each architecture",
-    wide::past_two_to_the_32: "16385 x 262144 logits",
-);
+/// Results that were made wrong on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    /// How many.
+    pub tried: usize,
+    /// What the comparison took for right, or refused before it was made wrong.
+    pub failures: Vec<String>,
+}
+
+/// A problem whose synchronisations are switched off, and the multiprocessors that make its kernel go
+/// round.
+pub struct Workload {
+    /// What is computed.
+    pub problem: Box<dyn Checked>,
+    /// Of the emulated device.
+    pub multiprocessors: u32,
+}
+
+/// What proves a family of operations.
+#[derive(Clone, Copy)]
+pub struct Family {
+    /// Which.
+    pub op: Op,
+    /// What holds.
+    pub properties: &'static [Property],
+    /// Whether the comparison refuses what is wrong, in the ways kernels go wrong.
+    pub refusals: fn(&Device) -> Refusals,
+    /// Problems that execute every synchronisation of the kernels; fewer where it is to be quick.
+    pub workloads: fn(bool) -> Vec<Workload>,
+}
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[loss::FAMILY, norm::FAMILY];
+
+/// The family of these operations.
+#[must_use]
+pub fn family(op: Op) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| family.op == op)
+}
 
 /// Whether the devices are emulated.
 fn emulated(subject: &Subject) -> bool {

@@ -1,28 +1,42 @@
-//! `evenkeel verify`: the grid of every criterion and option with its errors, then the properties.
+//! `evenkeel verify`: of each family of operations the table of errors, then the properties.
 
-mod grid;
+mod loss;
 #[cfg(feature = "emulator")]
 mod mutate;
+mod norm;
 
 use std::time::{Duration, Instant};
 
 use evenkeel::DeviceKind;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::choose::Op;
+use crate::numbers::Worst;
 use crate::subject::Subject;
-use crate::suite::{Effort, PROPERTIES, WRONG_RESULTS};
+use crate::suite::{Effort, FAMILIES, Family};
 
 /// What to verify.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The kind of device; all that are here without one.
     pub device: Option<DeviceKind>,
+    /// The family of operations; all without one.
+    pub op: Option<Op>,
     /// Schedules of the emulator.
     pub seeds: u64,
     /// Switch synchronisations off instead.
     pub mutate: bool,
     /// Less of it.
     pub quick: bool,
+}
+
+impl Options {
+    fn families(&self) -> impl Iterator<Item = &'static Family> {
+        let op = self.op;
+        FAMILIES
+            .iter()
+            .filter(move |family| op.is_none_or(|op| op == family.op))
+    }
 }
 
 /// Verifies and prints. True when everything holds.
@@ -58,8 +72,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
 
 #[cfg(feature = "emulator")]
 fn mutations(options: &Options) -> Result<bool, String> {
+    let families: Vec<&Family> = options.families().collect();
     match options.device {
-        None | Some(DeviceKind::Emulated) => mutate::run(options.seeds, options.quick),
+        None | Some(DeviceKind::Emulated) => mutate::run(&families, options.seeds, options.quick),
         Some(kind) => Err(format!("--mutate needs the emulator, not {kind}")),
     }
 }
@@ -77,18 +92,32 @@ fn device(subject: &Subject, options: &Options) -> bool {
         .map(evenkeel::Device::name)
         .collect();
     println!("{} ({})", subject.kind(), first_of_equal(&names));
-    let mut right = grid::run(subject);
-    println!(
-        "\n  {:<34} {:>9} {:>9}  what holds",
-        "property", "problems", "seconds"
-    );
     let effort = if options.quick {
         Effort::Quick
     } else {
         Effort::Full
     };
-    let progress = progress(PROPERTIES.len() as u64);
-    for property in PROPERTIES {
+    let mut right = true;
+    for family in options.families() {
+        right &= match family.op {
+            Op::Loss => loss::run(subject),
+            Op::Norm => norm::run(subject),
+        };
+        right &= properties(subject, family, effort);
+        right &= refusals(subject, family);
+    }
+    right
+}
+
+/// The properties of a family.
+fn properties(subject: &Subject, family: &Family, effort: Effort) -> bool {
+    println!(
+        "\n  {:<34} {:>9} {:>9}  what holds",
+        "property", "problems", "seconds"
+    );
+    let mut right = true;
+    let progress = progress(family.properties.len() as u64);
+    for property in family.properties {
         progress.set_message(property.name);
         let started = Instant::now();
         let result = (property.check)(subject, effort);
@@ -116,27 +145,24 @@ fn device(subject: &Subject, options: &Options) -> bool {
         progress.inc(1);
     }
     progress.finish_and_clear();
-    right & rejections(subject)
+    right
 }
 
 /// That the comparison refuses what is wrong.
-fn rejections(subject: &Subject) -> bool {
+fn refusals(subject: &Subject, family: &Family) -> bool {
     let Some(device) = subject.devices().first() else {
         return false;
     };
-    let failures: Vec<String> = WRONG_RESULTS
-        .iter()
-        .filter_map(|wrong| wrong.is_rejected(device).err())
-        .collect();
+    let refusals = (family.refusals)(device);
     println!(
         "  {} of {} results made wrong on purpose are refused\n",
-        WRONG_RESULTS.len() - failures.len(),
-        WRONG_RESULTS.len()
+        refusals.tried.saturating_sub(refusals.failures.len()),
+        refusals.tried
     );
-    for failure in &failures {
+    for failure in &refusals.failures {
         println!("  {failure}");
     }
-    failures.is_empty()
+    refusals.failures.is_empty()
 }
 
 fn first_of_equal(names: &[String]) -> String {
@@ -144,6 +170,14 @@ fn first_of_equal(names: &[String]) -> String {
     match names.len() {
         1 => first,
         count => format!("{first}, {count} schedules"),
+    }
+}
+
+/// `0.50 of 0.51`: the error nearest its bound, and the bound.
+fn shown(worst: Option<&Worst>) -> String {
+    match worst {
+        Some(worst) if worst.compared > 0 => format!("{:.2} of {:.2}", worst.ulps, worst.allowed),
+        _ => String::new(),
     }
 }
 

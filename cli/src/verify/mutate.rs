@@ -8,86 +8,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use evenkeel::emulator::{Architecture, SyncSite};
-use evenkeel::loss::{Denominator, KernelPath, Objective, Reduction};
-use evenkeel::{DType, Device, EmulatorOptions, Error, Result};
+use evenkeel::{Device, EmulatorOptions, Error, Result};
 
 use super::progress;
-use crate::loss::{self, Case, Mode, Problem, run::run_on};
+use crate::choose::Op;
+use crate::suite::{FAMILIES, Family, Workload};
 
 /// `file | operation | comment above and text of the line | reason`, one a line.
 const REDUNDANT: &str = include_str!("redundant_sites.txt");
-
-/// A problem, and the multiprocessors that make its kernel go round.
-struct Workload {
-    problem: Problem,
-    multiprocessors: u32,
-}
-
-/// Rows enough that each block of the kernels takes several, so that stages, boxes and scratch are
-/// used again; one row in a block, in a cluster of two (30001 f32 logits), of four (128256 in bf16).
-fn workloads(quick: bool) -> Vec<Workload> {
-    let make =
-        |tokens: usize, vocab: usize, dtype: DType, path, multiprocessors, set: fn(&mut Case)| {
-            let mut case = Case::new(tokens, vocab, dtype);
-            case.path = Some(path);
-            case.ignored = 0.1;
-            case.seed = 11 + vocab as u64;
-            set(&mut case);
-            Workload {
-                problem: case.problem(),
-                multiprocessors,
-            }
-        };
-    let (cluster, block) = (KernelPath::Cluster, KernelPath::Block);
-    let mut all = vec![
-        make(200, 300, DType::Bf16, cluster, 1, |case| {
-            case.mode = Mode::InPlace
-        }),
-        make(200, 301, DType::F32, cluster, 1, |case| {
-            case.options.temperature = 0.8;
-            case.options.label_smoothing = 0.1;
-            case.options.criterion = Objective::Deft.into();
-            case.options.reduction = Reduction::Mean(Denominator::Sequence);
-        }),
-        make(11, 30_001, DType::F32, cluster, 2, |case| {
-            case.layout.gap = 1;
-            case.mode = Mode::InPlace;
-        }),
-        make(80, 1001, DType::Bf16, block, 1, |case| case.layout.gap = 1),
-        make(80, 999, DType::F16, block, 1, |case| {
-            case.options.softcap = Some(10.0);
-            case.options.criterion = Objective::Linear.above(0.1);
-            case.options.reduction = Reduction::Mean(Denominator::Kept);
-            case.mode = Mode::Backward;
-        }),
-        make(80, 500, DType::F32, block, 1, |case| {
-            case.options.criterion = Objective::Nll.below(0.1);
-            case.options.reduction = Reduction::Mean(Denominator::Kept);
-            case.mode = Mode::InPlace;
-        }),
-        // Past the 512 threads that reduce a batch.
-        make(1500, 3, DType::F32, block, 1, |case| {
-            case.options.reduction = Reduction::Mean(Denominator::Sequence);
-        }),
-    ];
-    // One pair of offsets out of order, which one thread of 512 sees.
-    if let Some(workload) = all.last() {
-        let mut problem = workload.problem.clone();
-        problem.offsets = (0..1200).collect();
-        problem.offsets.swap(700, 701);
-        problem.name = format!("{}, bad offsets", problem.name);
-        all.push(Workload {
-            problem,
-            multiprocessors: 1,
-        });
-    }
-    if !quick {
-        all.push(make(6, 128_256, DType::Bf16, cluster, 4, |case| {
-            case.options.entropy = 0.1
-        }));
-    }
-    all
-}
 
 fn device(workload: &Workload, seed: u64, disabled: Vec<SyncSite>) -> Result<Device> {
     let architecture = Architecture::sm_90().with_multiprocessors(workload.multiprocessors);
@@ -103,7 +31,7 @@ fn sites(workloads: &[Workload]) -> Result<BTreeMap<SyncSite, Vec<usize>>> {
     let mut sites: BTreeMap<SyncSite, Vec<usize>> = BTreeMap::new();
     for (index, workload) in workloads.iter().enumerate() {
         let stream = device(workload, 0, Vec::new())?.stream()?;
-        run_on(&stream, &workload.problem)?;
+        workload.problem.check_on(&stream)?;
         for report in stream.take_reports() {
             for site in report.sync_sites {
                 let at = sites.entry(site).or_default();
@@ -121,7 +49,7 @@ fn noticed(site: &SyncSite, workloads: &[&Workload], seeds: u64) -> Result<Optio
     for seed in 0..seeds {
         for workload in workloads {
             let device = device(workload, seed, vec![site.clone()])?;
-            match loss::check(&device, &workload.problem) {
+            match workload.problem.check(&device) {
                 Err(Error::Findings { findings, .. }) => {
                     let first = findings.first().cloned().unwrap_or_default();
                     return Ok(Some(
@@ -186,19 +114,36 @@ fn listed(site: &SyncSite, line: Option<&str>) -> Option<&'static str> {
     entries().find_map(|entry| reason_of(entry, site, line))
 }
 
-/// Entries that are about no site: of calls that the kernels lost, or that nobody can read.
-fn stale<'s>(sites: impl Iterator<Item = &'s SyncSite> + Clone) -> Vec<&'static str> {
+/// Entries that are about no site of the families' kernels: of calls that the kernels lost, or that
+/// nobody can read. What kernels share counts when every family was there to call it.
+fn stale<'s>(
+    families: &[&Family],
+    sites: impl Iterator<Item = &'s SyncSite> + Clone,
+) -> Vec<&'static str> {
+    let concerned = |entry: &&str| {
+        let own = |op: Op| entry.starts_with(&format!("kernels/{op}/"));
+        families.iter().any(|family| own(family.op))
+            || families.len() == FAMILIES.len() && !Op::ALL.into_iter().any(own)
+    };
     let about = |entry: &'static str, site: &SyncSite| {
         reason_of(entry, site, source_line(site).as_deref()).is_some()
     };
     entries()
+        .filter(concerned)
         .filter(|&entry| !sites.clone().any(|site| about(entry, site)))
         .collect()
 }
 
 /// Runs them all and prints; true when each is noticed or listed.
-pub(super) fn run(seeds: u64, quick: bool) -> std::result::Result<bool, String> {
-    let workloads = workloads(quick);
+pub(super) fn run(
+    families: &[&Family],
+    seeds: u64,
+    quick: bool,
+) -> std::result::Result<bool, String> {
+    let workloads: Vec<Workload> = families
+        .iter()
+        .flat_map(|family| (family.workloads)(quick))
+        .collect();
     let sites =
         sites(&workloads).map_err(|error| format!("the kernels as they are fail: {error}"))?;
     println!(
@@ -238,7 +183,7 @@ pub(super) fn run(seeds: u64, quick: bool) -> std::result::Result<bool, String> 
         sites.len() - missed,
         sites.len()
     );
-    let stale = stale(sites.keys());
+    let stale = stale(families, sites.keys());
     for entry in &stale {
         println!("listed as redundant, and no call of the kernels: {entry}");
     }

@@ -3,7 +3,7 @@
 use evenkeel::loss::{Denominator, KernelPath, Objective, Reduction, Statistic};
 use evenkeel::{DType, Device, Status};
 
-use super::{Effort, Held, told};
+use super::{Effort, Held, expect, told};
 use crate::loss::cases::LOGITS;
 use crate::loss::{Case, Mode, Outcome, Problem, Values, run};
 use crate::subject::Subject;
@@ -14,14 +14,6 @@ const PATHS: [KernelPath; 2] = [KernelPath::Cluster, KernelPath::Block];
 fn computed(held: &mut Held, device: &Device, problem: &Problem) -> Result<Outcome, String> {
     held.check(device, problem)?;
     run(device, problem).map_err(|error| told(&error, problem))
-}
-
-fn expect(what: &str, holds: bool, problem: &Problem) -> Result<(), String> {
-    if holds {
-        Ok(())
-    } else {
-        Err(format!("not {what}: {}", problem.name))
-    }
 }
 
 /// A small problem for each kernel and each type of logits.

@@ -1,12 +1,12 @@
-//! The table of errors: every criterion and every option, on every type.
+//! The table of errors of the loss: every criterion and every option, on every type.
 
 use evenkeel::DType;
 use evenkeel::loss::{KernelPath, Objective, Reduction};
 
-use super::progress;
+use super::{progress, shown};
+use crate::compare::{Checked, Verdict};
 use crate::loss::cases::{LOGITS, VARIANTS, criteria};
-use crate::loss::{self, Case, Mode, Verdict};
-use crate::numbers::Worst;
+use crate::loss::{Case, Mode};
 use crate::subject::Subject;
 
 /// One line: what is computed, and on which type of logits.
@@ -85,14 +85,6 @@ fn lines() -> Vec<Line> {
     lines
 }
 
-/// `0.50 of 0.51`: the error nearest its bound, and the bound.
-fn shown(worst: Option<&Worst>) -> String {
-    match worst {
-        Some(worst) if worst.compared > 0 => format!("{:.2} of {:.2}", worst.ulps, worst.allowed),
-        _ => String::new(),
-    }
-}
-
 /// Prints the table; true when every line is right.
 pub(super) fn run(subject: &Subject) -> bool {
     println!(
@@ -111,7 +103,7 @@ pub(super) fn run(subject: &Subject) -> bool {
             let problem = case.problem();
             let verdict = subject
                 .device(index + number)
-                .and_then(|device| loss::check(device, &problem));
+                .and_then(|device| problem.check(device));
             match verdict {
                 Ok(verdict) => total.merge(verdict),
                 Err(error) => errors.push(error.to_string()),

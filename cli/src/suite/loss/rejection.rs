@@ -2,19 +2,20 @@
 
 use evenkeel::loss::{Objective, Reduction, Statistic};
 use evenkeel::reference::loss::{RowOptions, forward};
-use evenkeel::{DType, Status};
+use evenkeel::{DType, Device, Status};
 
+use super::super::Refusals;
 use crate::loss::{Case, Mode, Outcome, Problem, Values};
 
 /// A way to be wrong.
 #[derive(Clone, Copy)]
-pub struct WrongResult {
+struct WrongResult {
     /// What went wrong, in words.
-    pub name: &'static str,
+    name: &'static str,
     /// The case in which it shows.
-    pub case: fn() -> Case,
+    case: fn() -> Case,
     /// Makes a right outcome wrong.
-    pub spoil: fn(&Problem, &mut Outcome),
+    spoil: fn(&Problem, &mut Outcome),
 }
 
 fn plain() -> Case {
@@ -79,7 +80,7 @@ fn cancelled(problem: &Problem, token: usize) -> f64 {
 }
 
 /// Every way.
-pub const WRONG_RESULTS: &[WrongResult] = &[
+const WRONG_RESULTS: &[WrongResult] = &[
     WrongResult {
         name: "a wrong sign of the gradient",
         case: plain,
@@ -250,7 +251,7 @@ pub const WRONG_RESULTS: &[WrongResult] = &[
     WrongResult {
         name: "a gradient never written",
         case: plain,
-        spoil: |problem, outcome| *element(problem, outcome, 3, 99) = crate::loss::run::UNTOUCHED,
+        spoil: |problem, outcome| *element(problem, outcome, 3, 99) = crate::memory::UNTOUCHED,
     },
     WrongResult {
         name: "a status bit not set",
@@ -274,11 +275,9 @@ pub const WRONG_RESULTS: &[WrongResult] = &[
 ];
 
 impl WrongResult {
-    /// Whether the comparison takes the right outcome and refuses the spoilt one.
-    ///
-    /// # Errors
-    /// What it did instead.
-    pub fn is_rejected(&self, device: &evenkeel::Device) -> Result<(), String> {
+    /// Whether the comparison takes the right outcome and refuses the spoilt one; if not, what it did
+    /// instead.
+    fn is_rejected(&self, device: &Device) -> Result<(), String> {
         let problem = (self.case)().problem();
         let mut outcome = crate::loss::run(device, &problem).map_err(|error| error.to_string())?;
         let before = crate::loss::compare(&problem, &outcome);
@@ -293,5 +292,16 @@ impl WrongResult {
             return Err(format!("{} is accepted", self.name));
         }
         Ok(())
+    }
+}
+
+/// All of them on a device.
+pub(super) fn refusals(device: &Device) -> Refusals {
+    Refusals {
+        tried: WRONG_RESULTS.len(),
+        failures: WRONG_RESULTS
+            .iter()
+            .filter_map(|wrong| wrong.is_rejected(device).err())
+            .collect(),
     }
 }

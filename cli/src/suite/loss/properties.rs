@@ -12,7 +12,8 @@ use crate::loss::bounds::Arithmetic;
 use crate::loss::cases::{
     INTEGERS, LOGITS, SMALL_VOCABULARIES, VARIANTS, VOCABULARIES, Variant, criteria,
 };
-use crate::loss::{Case, Layout, Mode, Values, run};
+use crate::loss::{Case, Mode, Values, run};
+use crate::memory::Layout;
 use crate::subject::Subject;
 
 /// Both kernels on a device that has both.

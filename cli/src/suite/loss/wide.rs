@@ -4,7 +4,8 @@ use evenkeel::loss::{KernelPath, LossInputs, Objective, Reduction, SoftmaxLoss, 
 use evenkeel::{Buffer, DType, DeviceKind, Error, Result, Stream};
 
 use super::{Effort, Held};
-use crate::loss::run::{available, upload};
+use crate::loss::run::available;
+use crate::memory::{download, upload};
 use crate::random::Random;
 use crate::subject::Subject;
 
@@ -161,10 +162,7 @@ fn many_rows(stream: &Stream) -> Result<std::result::Result<(), String>> {
         else {
             continue;
         };
-        let (got, want) = (
-            crate::loss::run::download(got)?,
-            crate::loss::run::download(want)?,
-        );
+        let (got, want) = (download(got)?, download(want)?);
         if got[0].to_bits() != want[0].to_bits() || got[TOKENS - 1].to_bits() != want[1].to_bits() {
             return Ok(Err(format!(
                 "{statistic:?} of the last of 16385 rows differs"

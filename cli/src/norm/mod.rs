@@ -1,0 +1,1 @@
+//! The row operations: their problems, their tolerances, and the comparison with the reference.
