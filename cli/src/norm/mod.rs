@@ -1,1 +1,5 @@
 //! The row operations: their problems, their tolerances, and the comparison with the reference.
+
+pub mod operation;
+
+pub use self::operation::Operation;
