@@ -1,6 +1,7 @@
 //! What a normalization is called with: weights, tables, saved statistics, and where it writes.
 
-use crate::{TensorMut, TensorRef};
+use super::check::Check;
+use crate::{Result, TensorMut, TensorRef};
 
 /// gamma and beta, bf16, f16 or f32 each; absent ones are 1 (whatever gamma's offset) and 0.
 ///
@@ -186,5 +187,22 @@ impl<'a> GradientOutputs<'a> {
     pub fn workspace(mut self, workspace: TensorMut<'a>) -> Self {
         self.workspace = Some(workspace);
         self
+    }
+}
+
+/// What an operation has no use for, it refuses.
+impl GradientOutputs<'_> {
+    pub(super) fn refuse_residual(&self, check: &Check) -> Result<()> {
+        let given = self.dresidual.is_some();
+        check.absent("dresidual", given, "there is no residual")
+    }
+
+    pub(super) fn refuse_alpha(&self, check: &Check) -> Result<()> {
+        check.absent("dalpha", self.dalpha.is_some(), "there is no alpha")
+    }
+
+    pub(super) fn refuse_weights(&self, check: &Check) -> Result<()> {
+        check.absent("dgamma", self.dgamma.is_some(), "there is no gamma")?;
+        check.absent("dbeta", self.dbeta.is_some(), "there is no beta")
     }
 }

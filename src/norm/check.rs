@@ -11,6 +11,10 @@ pub(super) const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
 /// Rows that a launch counts: the grid's first dimension ends there.
 pub(super) const MAX_ROWS: usize = i32::MAX as usize;
 
+/// The longest head that kernels turn: a row of it stays in registers between its norm and its
+/// rotary embedding.
+pub(super) const MAX_ROTARY_HEAD_DIM: usize = 16384;
+
 /// The checks of one operation's arguments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Check {
@@ -164,7 +168,7 @@ const PARTIAL_ROWS: usize = 256;
 
 /// Bytes of a backward's workspace: for each of two weights of `width` elements, partial sums in f32
 /// that a second stage adds up in order.
-pub(super) fn weight_workspace_bytes(rows: usize, width: usize) -> usize {
+pub(super) fn workspace_bytes(rows: usize, width: usize) -> usize {
     let partial = rows.min(PARTIAL_ROWS).saturating_mul(width);
     let bytes = partial.saturating_mul(2 * size_of::<f32>());
     bytes.checked_next_multiple_of(16).unwrap_or(usize::MAX)

@@ -1,0 +1,522 @@
+//! A checked call of a row normalization: what the formulas and the kernels are given.
+//!
+//! [`Norm`](super::Norm), [`HeadNorm`](super::HeadNorm), [`GatedNorm`](super::GatedNorm) and
+//! [`Sdd`](super::Sdd) differ in what they ask of their caller. What they run is one forward and one
+//! backward, and [`RowOp`] is the one place that chooses who runs it.
+
+use super::arguments::{RotaryTables, Saved, Weights};
+use super::check::{Check, INTEGERS, MAX_ROTARY_HEAD_DIM, shape_of, workspace_bytes};
+use super::{NormKind, NormOptions, Rotary, host};
+use crate::device::stream::Backend;
+use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
+
+/// Views with their names, for messages.
+type Named<'a> = Vec<(&'static str, TensorRef<'a>)>;
+
+/// Rows that are read and rows that are written, or the same rows.
+#[derive(Debug)]
+pub(super) enum Pair<'a> {
+    Apart(TensorRef<'a>, TensorMut<'a>),
+    InPlace(TensorMut<'a>),
+}
+
+impl Pair<'_> {
+    pub(super) fn input(&self) -> TensorRef<'_> {
+        match self {
+            Self::Apart(input, _) => *input,
+            Self::InPlace(both) => both.as_ref(),
+        }
+    }
+
+    pub(super) fn output(&self) -> TensorRef<'_> {
+        match self {
+            Self::Apart(_, output) => output.as_ref(),
+            Self::InPlace(both) => both.as_ref(),
+        }
+    }
+
+    /// The names are those of the rows that are read and written; of rows that are both, the first.
+    fn name<'s>(&'s self, names: [&'static str; 2], reads: &mut Named<'s>, writes: &mut Named<'s>) {
+        match self {
+            Self::Apart(input, output) => {
+                reads.push((names[0], *input));
+                writes.push((names[1], output.as_ref()));
+            }
+            Self::InPlace(both) => writes.push((names[0], both.as_ref())),
+        }
+    }
+}
+
+/// `[tokens, heads, columns]`; what is not split into heads has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowShape {
+    pub(super) tokens: usize,
+    pub(super) heads: usize,
+    pub(super) columns: usize,
+}
+
+impl RowShape {
+    /// Of a matrix of floats.
+    pub(super) fn of(check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<Self> {
+        check.float(argument, view)?;
+        check.row_count(argument, view.rows(), view.columns())?;
+        Ok(Self {
+            tokens: view.rows(),
+            heads: 1,
+            columns: view.columns(),
+        })
+    }
+
+    /// Of `[tokens, heads * columns]`, `[tokens, heads, columns]` or
+    /// `[batch, tokens, heads, columns]`.
+    pub(super) fn of_heads(
+        check: &Check,
+        argument: &'static str,
+        view: &TensorRef<'_>,
+        heads: usize,
+    ) -> Result<Self> {
+        check.float(argument, view)?;
+        let rank = view.shape().len();
+        let (rows, columns) = match rank {
+            2 if view.columns().is_multiple_of(heads) => {
+                (view.rows().checked_mul(heads), view.columns() / heads)
+            }
+            // An empty view may have columns past counting.
+            3 | 4
+                if view.shape()[rank - 2] == heads
+                    && view.columns().checked_mul(heads).is_some() =>
+            {
+                (Some(view.rows()), view.columns())
+            }
+            _ => {
+                return check.fail(
+                    argument,
+                    format!("[tokens, {heads} * head_dim] or [tokens, {heads}, head_dim]"),
+                    shape_of(view),
+                );
+            }
+        };
+        // Only empty views have rows past counting.
+        let rows = rows.unwrap_or(0);
+        check.row_count(argument, rows, columns)?;
+        Ok(Self {
+            tokens: rows / heads,
+            heads,
+            columns,
+        })
+    }
+
+    /// The form of a weight, the first of those that an operation knows.
+    pub(super) fn form_of(
+        self,
+        check: &Check,
+        argument: &'static str,
+        weight: &TensorRef<'_>,
+        known: &[WeightForm],
+    ) -> Result<WeightForm> {
+        check.float(argument, weight)?;
+        let fits = |form: &&WeightForm| form.elements(self) == weight.elements();
+        if let Some(form) = known.iter().find(fits)
+            && weight.is_contiguous()
+        {
+            return Ok(*form);
+        }
+        let Self { heads, columns, .. } = self;
+        let expected: Vec<String> = known
+            .iter()
+            .map(|form| match form {
+                WeightForm::One => "[1]".to_owned(),
+                WeightForm::Row => format!("[{columns}]"),
+                WeightForm::Heads => format!("[{heads}, {columns}]"),
+            })
+            .collect();
+        let expected = format!("contiguous, of shape {}", expected.join(" or "));
+        check.fail(argument, expected, shape_of(weight))
+    }
+
+    /// The form of gamma and beta, which is the same.
+    pub(super) fn weight_form(
+        self,
+        check: &Check,
+        weights: &Weights<'_>,
+        known: &[WeightForm],
+    ) -> Result<WeightForm> {
+        let mut form = None;
+        for (argument, weight) in [("gamma", weights.gamma), ("beta", weights.beta)] {
+            if let Some(weight) = weight {
+                let known = form.as_ref().map_or(known, std::slice::from_ref);
+                form = Some(self.form_of(check, argument, &weight, known)?);
+            }
+        }
+        Ok(form.unwrap_or(WeightForm::Row))
+    }
+
+    pub(super) fn rows(self) -> usize {
+        self.tokens * self.heads
+    }
+
+    /// Elements from a token to the next, and from a head to the next.
+    pub(super) fn strides(self, view: &TensorRef<'_>) -> [usize; 2] {
+        if view.columns() == self.columns {
+            [
+                self.heads.saturating_mul(view.row_stride()),
+                view.row_stride(),
+            ]
+        } else {
+            [view.row_stride(), self.columns]
+        }
+    }
+
+    /// Whether a view has these rows.
+    fn check(self, check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<()> {
+        let Self {
+            tokens,
+            heads,
+            columns,
+        } = self;
+        check.float(argument, view)?;
+        let got = (view.rows(), view.columns());
+        if got == (self.rows(), columns) || got == (tokens, heads * columns) {
+            return Ok(());
+        }
+        let expected = match heads {
+            1 => format!("[{tokens}, {columns}]"),
+            _ => format!("[{tokens}, {heads} * {columns}] or [{tokens}, {heads}, {columns}]"),
+        };
+        check.fail(argument, expected, shape_of(view))
+    }
+}
+
+/// What a weight has one element for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WeightForm {
+    /// One for all: alpha `[1]`.
+    One,
+    /// Each column: `[D]`.
+    Row,
+    /// Each column of each head: `[heads, D]`.
+    Heads,
+}
+
+impl WeightForm {
+    pub(super) fn elements(self, shape: RowShape) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Row => shape.columns,
+            Self::Heads => shape.heads * shape.columns,
+        }
+    }
+}
+
+/// A forward: y = norm(x), of x + residual where there is one, times silu(gate), turned.
+#[derive(Debug)]
+pub(super) struct ForwardCall<'a> {
+    /// Without one, rows are only turned.
+    pub(super) norm: Option<NormOptions>,
+    pub(super) shape: RowShape,
+    /// x to y.
+    pub(super) rows: Pair<'a>,
+    /// The residual to the stream; in place where x is.
+    pub(super) residual: Option<Pair<'a>>,
+    /// z.
+    pub(super) gate: Option<TensorRef<'a>>,
+    /// Of gamma and beta.
+    pub(super) form: WeightForm,
+    pub(super) gamma: Option<TensorRef<'a>>,
+    pub(super) beta: Option<TensorRef<'a>>,
+    pub(super) rotary: Option<(Rotary, RotaryTables<'a>)>,
+    pub(super) rstd: Option<TensorMut<'a>>,
+    pub(super) mean: Option<TensorMut<'a>>,
+}
+
+impl ForwardCall<'_> {
+    /// All but the weights, which [`WeightForm`] checked.
+    fn check(&self, check: &Check) -> Result<()> {
+        let shape = self.shape;
+        shape.check(check, "x", &self.rows.input())?;
+        shape.check(check, "y", &self.rows.output())?;
+        if let Some(residual) = &self.residual {
+            shape.check(check, "residual", &residual.input())?;
+            shape.check(check, "stream", &residual.output())?;
+        }
+        if let Some(gate) = &self.gate {
+            shape.check(check, "z", gate)?;
+        }
+        check_rotary(check, shape, self.rotary.as_ref())?;
+        let kind = self.norm.map(|norm| norm.kind);
+        let of_norms = "statistics are of a normalization";
+        check.absent("rstd", kind.is_none() && self.rstd.is_some(), of_norms)?;
+        let of_layer = "the mean is a statistic of LayerNorm";
+        let has_mean = kind == Some(NormKind::Layer);
+        check.absent("mean", !has_mean && self.mean.is_some(), of_layer)?;
+        for (argument, statistic) in [("rstd", &self.rstd), ("mean", &self.mean)] {
+            if let Some(statistic) = statistic {
+                let statistic = statistic.as_ref();
+                check.tensor(argument, &statistic, &[DType::F32], &[shape.rows()])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_views(&self, check: &Check, stream: &Stream) -> Result<()> {
+        let (mut reads, mut writes) = (Named::new(), Named::new());
+        self.rows.name(["x", "y"], &mut reads, &mut writes);
+        if let Some(residual) = &self.residual {
+            residual.name(["residual", "stream"], &mut reads, &mut writes);
+        }
+        read(&mut reads, [("z", self.gate), ("gamma", self.gamma)]);
+        read(&mut reads, [("beta", self.beta)]);
+        read_tables(&mut reads, self.rotary.as_ref());
+        write(&mut writes, [("rstd", &self.rstd), ("mean", &self.mean)]);
+        stream.check_views(check.op, &reads, &writes)
+    }
+}
+
+/// The backward of a [`ForwardCall`]; x is the stream where there was a residual.
+#[derive(Debug)]
+pub(super) struct BackwardCall<'a> {
+    /// Without one, gradients are only turned back, and x and the statistics are absent.
+    pub(super) norm: Option<NormOptions>,
+    pub(super) shape: RowShape,
+    pub(super) x: Option<TensorRef<'a>>,
+    pub(super) saved: Option<Saved<'a>>,
+    /// dy to dx.
+    pub(super) gradient: Pair<'a>,
+    /// Added to dx.
+    pub(super) dstream: Option<TensorRef<'a>>,
+    /// Gets what dx gets.
+    pub(super) dresidual: Option<TensorMut<'a>>,
+    /// z and dz.
+    pub(super) gate: Option<(TensorRef<'a>, TensorMut<'a>)>,
+    /// Of gamma, beta and their gradients.
+    pub(super) form: WeightForm,
+    pub(super) gamma: Option<TensorRef<'a>>,
+    pub(super) beta: Option<TensorRef<'a>>,
+    pub(super) rotary: Option<(Rotary, RotaryTables<'a>)>,
+    /// f32, of the weights' form; dalpha too.
+    pub(super) dgamma: Option<TensorMut<'a>>,
+    pub(super) dbeta: Option<TensorMut<'a>>,
+    /// Whether they are added to what is there.
+    pub(super) accumulate: bool,
+    /// There where a weight's gradient is asked for.
+    pub(super) workspace: Option<TensorMut<'a>>,
+}
+
+impl BackwardCall<'_> {
+    /// All but the weights, which [`WeightForm`] checked; `dgamma` is what that gradient is called.
+    fn check(&self, check: &Check, dgamma: &'static str) -> Result<()> {
+        let shape = self.shape;
+        self.check_forward(check)?;
+        shape.check(check, "dy", &self.gradient.input())?;
+        shape.check(check, "dx", &self.gradient.output())?;
+        if let Some(dstream) = &self.dstream {
+            shape.check(check, "dstream", dstream)?;
+        }
+        if let Some(dresidual) = &self.dresidual {
+            shape.check(check, "dresidual", &dresidual.as_ref())?;
+        }
+        if let Some((z, dz)) = &self.gate {
+            shape.check(check, "z", z)?;
+            shape.check(check, "dz", &dz.as_ref())?;
+        }
+        check_rotary(check, shape, self.rotary.as_ref())?;
+        let elements = self.form.elements(shape);
+        let mut needed = 0;
+        for (argument, weight, gradient) in [
+            (dgamma, &self.gamma, &self.dgamma),
+            ("dbeta", &self.beta, &self.dbeta),
+        ] {
+            let Some(gradient) = gradient else {
+                continue;
+            };
+            check.absent(argument, weight.is_none(), "its weight is not given")?;
+            check.tensor(argument, &gradient.as_ref(), &[DType::F32], &[elements])?;
+            needed = workspace_bytes(shape.tokens, shape.heads * shape.columns);
+        }
+        check.workspace(self.workspace.as_ref(), needed)
+    }
+
+    /// What the forward was given and what it saved.
+    fn check_forward(&self, check: &Check) -> Result<()> {
+        let shape = self.shape;
+        let Some(norm) = &self.norm else {
+            let why = "a rotary embedding alone needs dy, and nothing of its forward";
+            check.absent("x", self.x.is_some(), why)?;
+            return check.absent("saved", self.saved.is_some(), why);
+        };
+        match &self.x {
+            Some(x) => shape.check(check, "x", x)?,
+            None => return check.fail("x", "given, as its forward was", "absent"),
+        }
+        let Some(saved) = &self.saved else {
+            return check.fail("saved", "what the forward saved", "absent");
+        };
+        let rows = [shape.rows()];
+        check.tensor("rstd", &saved.rstd, &[DType::F32], &rows)?;
+        match (norm.kind, &saved.mean) {
+            (NormKind::Layer, Some(mean)) => check.tensor("mean", mean, &[DType::F32], &rows),
+            (NormKind::Layer, None) => check.fail("mean", "given for LayerNorm", "absent"),
+            (NormKind::Rms, mean) => {
+                check.absent("mean", mean.is_some(), "RmsNorm takes no mean off")
+            }
+        }
+    }
+
+    fn check_views(&self, check: &Check, stream: &Stream, dgamma: &'static str) -> Result<()> {
+        let (mut reads, mut writes) = (Named::new(), Named::new());
+        self.gradient.name(["dy", "dx"], &mut reads, &mut writes);
+        read(&mut reads, [("x", self.x), ("dstream", self.dstream)]);
+        read(&mut reads, [("gamma", self.gamma), ("beta", self.beta)]);
+        if let Some(saved) = &self.saved {
+            read(
+                &mut reads,
+                [("rstd", Some(saved.rstd)), ("mean", saved.mean)],
+            );
+        }
+        read_tables(&mut reads, self.rotary.as_ref());
+        if let Some((z, dz)) = &self.gate {
+            reads.push(("z", *z));
+            writes.push(("dz", dz.as_ref()));
+        }
+        write(
+            &mut writes,
+            [
+                ("dresidual", &self.dresidual),
+                (dgamma, &self.dgamma),
+                ("dbeta", &self.dbeta),
+                ("workspace", &self.workspace),
+            ],
+        );
+        stream.check_views(check.op, &reads, &writes)
+    }
+}
+
+/// The tables of a rotary embedding.
+fn check_rotary(
+    check: &Check,
+    shape: RowShape,
+    rotary: Option<&(Rotary, RotaryTables<'_>)>,
+) -> Result<()> {
+    let Some((rotary, tables)) = rotary else {
+        return Ok(());
+    };
+    if check.kernels && shape.columns > MAX_ROTARY_HEAD_DIM {
+        return Err(Error::unsupported(
+            check.op,
+            format!("a rotary embedding of heads of {}", shape.columns),
+            format!("use heads of at most {MAX_ROTARY_HEAD_DIM}, or the CPU"),
+        ));
+    }
+    let pairs = rotary.width / 2;
+    let (cos, sin) = (&tables.cos, &tables.sin);
+    check.float("cos", cos)?;
+    check.typed("sin", sin, &[cos.dtype()])?;
+    let positions = cos.rows();
+    for (argument, table) in [("cos", cos), ("sin", sin)] {
+        let fits = table.columns() == pairs && table.rows() == positions;
+        if !fits || !table.is_contiguous() {
+            let expected = match argument {
+                "cos" => format!("[positions, {pairs}], contiguous"),
+                _ => format!("[{positions}, {pairs}], contiguous, as cos is"),
+            };
+            return check.fail(argument, expected, shape_of(table));
+        }
+    }
+    match &tables.positions {
+        Some(ids) => check.tensor("positions", ids, &INTEGERS, &[shape.tokens]),
+        None if positions < shape.tokens => check.fail(
+            "cos",
+            format!("of {} positions at least, one a token", shape.tokens),
+            shape_of(cos),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// An output for a shorter while.
+pub(super) fn reborrow<'s>(output: &'s mut Option<TensorMut<'_>>) -> Option<TensorMut<'s>> {
+    output.as_mut().map(TensorMut::reborrow)
+}
+
+fn read<'a, const N: usize>(
+    reads: &mut Named<'a>,
+    views: [(&'static str, Option<TensorRef<'a>>); N],
+) {
+    reads.extend(
+        views
+            .into_iter()
+            .filter_map(|(name, view)| Some((name, view?))),
+    );
+}
+
+fn read_tables<'a>(reads: &mut Named<'a>, rotary: Option<&(Rotary, RotaryTables<'a>)>) {
+    if let Some((_, tables)) = rotary {
+        let RotaryTables {
+            cos,
+            sin,
+            positions,
+        } = *tables;
+        read(
+            reads,
+            [
+                ("cos", Some(cos)),
+                ("sin", Some(sin)),
+                ("positions", positions),
+            ],
+        );
+    }
+}
+
+fn write<'s, const N: usize>(
+    writes: &mut Named<'s>,
+    views: [(&'static str, &'s Option<TensorMut<'_>>); N],
+) {
+    let views = views.into_iter();
+    writes.extend(views.filter_map(|(name, view)| Some((name, view.as_ref()?.as_ref()))));
+}
+
+/// Who runs the calls of a prepared operation.
+#[derive(Debug)]
+pub(super) struct RowOp {
+    stream: Stream,
+    /// What the gradient of gamma is called.
+    dgamma: &'static str,
+}
+
+impl RowOp {
+    pub(super) fn prepare(stream: &Stream, op: &'static str, dgamma: &'static str) -> Result<Self> {
+        match stream.backend() {
+            Backend::Reference => Ok(Self {
+                stream: stream.clone(),
+                dgamma,
+            }),
+            Backend::Kernels => Err(Error::unsupported(
+                op,
+                format!("{}: its kernels are to come", stream.device()),
+                "use Device::cpu()",
+            )),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(super) fn check(&self, op: &'static str) -> Check {
+        Check::new(op, &self.stream)
+    }
+
+    pub(super) fn forward(&self, check: &Check, call: ForwardCall<'_>) -> Result<()> {
+        call.check(check)?;
+        call.check_views(check, &self.stream)?;
+        self.stream.raise(host::rows::forward(call)?);
+        Ok(())
+    }
+
+    pub(super) fn backward(&self, check: &Check, call: BackwardCall<'_>) -> Result<()> {
+        call.check(check, self.dgamma)?;
+        call.check_views(check, &self.stream, self.dgamma)?;
+        self.stream.raise(host::rows::backward(call)?);
+        Ok(())
+    }
+}
