@@ -5,13 +5,14 @@
 //! backward, and [`RowOp`] is the one place that chooses who runs it.
 
 use super::arguments::{RotaryTables, Saved, Weights};
-use super::check::{Check, INTEGERS, MAX_ROTARY_HEAD_DIM, shape_of, workspace_bytes};
+use super::check::{
+    Check, INTEGERS, MAX_ROTARY_HEAD_DIM, reference_only, shape_of, workspace_bytes,
+};
 use super::{NormKind, NormOptions, Rotary, host};
-use crate::device::stream::Backend;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
 /// Views with their names, for messages.
-type Named<'a> = Vec<(&'static str, TensorRef<'a>)>;
+pub(super) type Named<'a> = Vec<(&'static str, TensorRef<'a>)>;
 
 /// Rows that are read and rows that are written, or the same rows.
 #[derive(Debug)]
@@ -36,7 +37,12 @@ impl Pair<'_> {
     }
 
     /// The names are those of the rows that are read and written; of rows that are both, the first.
-    fn name<'s>(&'s self, names: [&'static str; 2], reads: &mut Named<'s>, writes: &mut Named<'s>) {
+    pub(super) fn name<'s>(
+        &'s self,
+        names: [&'static str; 2],
+        reads: &mut Named<'s>,
+        writes: &mut Named<'s>,
+    ) {
         match self {
             Self::Apart(input, output) => {
                 reads.push((names[0], *input));
@@ -168,7 +174,12 @@ impl RowShape {
     }
 
     /// Whether a view has these rows.
-    fn check(self, check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<()> {
+    pub(super) fn check(
+        self,
+        check: &Check,
+        argument: &'static str,
+        view: &TensorRef<'_>,
+    ) -> Result<()> {
         let Self {
             tokens,
             heads,
@@ -438,7 +449,7 @@ pub(super) fn reborrow<'s>(output: &'s mut Option<TensorMut<'_>>) -> Option<Tens
     output.as_mut().map(TensorMut::reborrow)
 }
 
-fn read<'a, const N: usize>(
+pub(super) fn read<'a, const N: usize>(
     reads: &mut Named<'a>,
     views: [(&'static str, Option<TensorRef<'a>>); N],
 ) {
@@ -467,7 +478,7 @@ fn read_tables<'a>(reads: &mut Named<'a>, rotary: Option<&(Rotary, RotaryTables<
     }
 }
 
-fn write<'s, const N: usize>(
+pub(super) fn write<'s, const N: usize>(
     writes: &mut Named<'s>,
     views: [(&'static str, &'s Option<TensorMut<'_>>); N],
 ) {
@@ -485,17 +496,11 @@ pub(super) struct RowOp {
 
 impl RowOp {
     pub(super) fn prepare(stream: &Stream, op: &'static str, dgamma: &'static str) -> Result<Self> {
-        match stream.backend() {
-            Backend::Reference => Ok(Self {
-                stream: stream.clone(),
-                dgamma,
-            }),
-            Backend::Kernels => Err(Error::unsupported(
-                op,
-                format!("{}: its kernels are to come", stream.device()),
-                "use Device::cpu()",
-            )),
-        }
+        reference_only(stream, op)?;
+        Ok(Self {
+            stream: stream.clone(),
+            dgamma,
+        })
     }
 
     pub(super) fn stream(&self) -> &Stream {

@@ -1,13 +1,18 @@
 //! Row operations: normalizations, softmax, and what measures and bounds them.
 //!
-//! [`NormOptions`] shapes `RmsNorm` and `LayerNorm`, [`HeadNormOptions`] the same over the heads of
-//! attention with an optional rotary embedding, [`SoftmaxOptions`] softmax, log-softmax and
-//! `StableMax` over masked rows, [`SpectralNormOptions`] the power iteration of sigmaReparam.
+//! [`Norm`] is `RmsNorm` or `LayerNorm`, with a fused residual where there is one; [`HeadNorm`] the same
+//! over the heads of attention with an optional rotary embedding; [`GatedNorm`], [`Sdd`] and [`Dyt`]
+//! are their neighbours. [`Softmax`] is softmax, log-softmax or `StableMax` over masked rows with the
+//! entropy of each; [`SpectralNorm`] bounds weights for sigmaReparam; [`Tev`] measures embeddings.
+//! Each is configured, prepared for a stream and called; all but the last have a backward.
 //! The formulas themselves are executable in [`crate::reference::norm`].
 
 mod arguments;
 mod call;
 mod check;
+mod dyt;
+#[cfg(test)]
+mod fixtures;
 mod gated;
 mod head_norm;
 mod heads;
@@ -17,8 +22,11 @@ mod result;
 mod rows;
 mod sdd;
 mod softmax;
+mod spectral;
+mod tev;
 
 pub use arguments::{GradientOutputs, RotaryTables, Saved, Statistics, Weights};
+pub use dyt::{Dyt, DytGradients, PreparedDyt};
 pub use gated::{GatedNorm, PreparedGatedNorm};
 pub use head_norm::{HeadNorm, PreparedHeadNorm};
 pub use heads::{HeadNormOptions, Pairing, Rotary};
@@ -26,4 +34,12 @@ pub use options::{NormKind, NormOptions, SDD_EPS, SpectralNormOptions};
 pub use result::{GatedNormGradients, HeadNormResult, NormGradients, NormResult, SddGradients};
 pub use rows::{Norm, PreparedNorm};
 pub use sdd::{PreparedSdd, Sdd};
-pub use softmax::{Causal, SoftmaxKind, SoftmaxOptions};
+pub use softmax::{
+    Causal, PreparedSoftmax, Softmax, SoftmaxIncoming, SoftmaxKind, SoftmaxOptions, SoftmaxResult,
+    SoftmaxStatistics,
+};
+pub use spectral::{
+    PreparedSpectralNorm, ScaledWeights, SpectralNorm, SpectralNormGradientOutputs,
+    SpectralNormGradients, SpectralNormOutputs, SpectralNormResult, SpectralSaved, SpectralVectors,
+};
+pub use tev::{PreparedTev, Tev, TevResult};

@@ -1,6 +1,6 @@
 //! Views on the CPU in the words of the reference.
 
-use crate::reference::{FloatRows, FloatRowsMut, Floats, FloatsMut, Indices};
+use crate::reference::{FloatRows, Floats, FloatsMut, Indices};
 use crate::{DType, Error, Result, TensorMut, TensorRef};
 
 /// The memory of a view of floats, padding between rows included.
@@ -35,20 +35,6 @@ pub(in crate::norm) fn matrix<'a>(view: &TensorRef<'a>) -> Result<FloatRows<'a>>
         view.columns(),
         view.row_stride(),
     )
-}
-
-/// As [`matrix`], to be written.
-pub(in crate::norm) fn matrix_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<FloatRowsMut<'v>> {
-    let (rows, columns, stride) = (view.rows(), view.columns(), view.row_stride());
-    FloatRowsMut::new(floats_mut(view)?, rows, columns, stride)
-}
-
-/// The matrix `copy`, a view's memory widened, for a form that writes over the view itself.
-pub(in crate::norm) fn copied<'a>(
-    copy: &'a Vec<f64>,
-    view: &TensorRef<'_>,
-) -> Result<FloatRows<'a>> {
-    FloatRows::new(copy, view.rows(), view.columns(), view.row_stride())
 }
 
 /// A view of integers.

@@ -120,11 +120,11 @@ pub(in crate::norm) fn backward(call: BackwardCall<'_>) -> Result<Status> {
     }
 }
 
-fn of<'a>(shape: RowShape, view: &TensorRef<'a>) -> Result<FloatRows<'a>> {
+pub(super) fn of<'a>(shape: RowShape, view: &TensorRef<'a>) -> Result<FloatRows<'a>> {
     FloatRows::heads(floats(view)?, dimensions(shape), shape.strides(view))
 }
 
-fn of_mut<'v>(shape: RowShape, view: &'v mut TensorMut<'_>) -> Result<FloatRowsMut<'v>> {
+pub(super) fn of_mut<'v>(shape: RowShape, view: &'v mut TensorMut<'_>) -> Result<FloatRowsMut<'v>> {
     let strides = shape.strides(&view.as_ref());
     FloatRowsMut::heads(floats_mut(view)?, dimensions(shape), strides)
 }
@@ -134,7 +134,7 @@ fn dimensions(shape: RowShape) -> [usize; 3] {
 }
 
 /// The rows to read and those to write; rows that are both are read from a copy.
-fn open<'p>(
+pub(super) fn open<'p>(
     shape: RowShape,
     pair: &'p mut Pair<'_>,
     copy: &'p mut Vec<f64>,
@@ -150,7 +150,10 @@ fn open<'p>(
     }
 }
 
-fn weights<'a>(gamma: Option<&TensorRef<'a>>, beta: Option<&TensorRef<'a>>) -> Result<Weights<'a>> {
+pub(super) fn weights<'a>(
+    gamma: Option<&TensorRef<'a>>,
+    beta: Option<&TensorRef<'a>>,
+) -> Result<Weights<'a>> {
     Ok(Weights {
         gamma: gamma.map(floats).transpose()?,
         beta: beta.map(floats).transpose()?,
@@ -166,7 +169,7 @@ fn tables<'a>(rotary: &(Rotary, arguments::RotaryTables<'a>)) -> Result<RotaryTa
     })
 }
 
-fn optional<'v>(view: &'v mut Option<TensorMut<'_>>) -> Result<Option<FloatsMut<'v>>> {
+pub(super) fn optional<'v>(view: &'v mut Option<TensorMut<'_>>) -> Result<Option<FloatsMut<'v>>> {
     view.as_mut().map(floats_mut).transpose()
 }
 
