@@ -136,3 +136,22 @@ pub(super) fn refused<T: std::fmt::Debug>(result: Result<T>, op: &str, argument:
         other => panic!("{other:?} is no refusal of {argument}"),
     }
 }
+
+/// A view of f32 from element `first` on, which the borrow checker does not know to overlap others:
+/// for calls that are refused.
+pub(super) fn alias<'a>(memory: &'a Buffer, first: usize, shape: &[usize]) -> TensorMut<'a> {
+    let elements: usize = shape.iter().product();
+    assert!(memory.dtype() == DType::F32 && first + elements <= memory.elements());
+    let address = memory.view().address() + 4 * first as u64;
+    // SAFETY: within `memory`, which is borrowed; a call that is refused writes nothing.
+    unsafe {
+        TensorMut::from_raw(
+            memory.stream().device().id(),
+            DType::F32,
+            address,
+            shape,
+            None,
+        )
+        .unwrap()
+    }
+}

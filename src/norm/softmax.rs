@@ -109,10 +109,11 @@ impl From<SoftmaxOptions> for Softmax {
 /// - `lengths` is `[batches]` i64, i32 or u32: how many keys each batch has. The rows are divided
 ///   among the batches in order, so for `[batch, heads, queries, keys]` there are as many lengths as
 ///   the first dimension has. A length below 0 is 0, one beyond the keys all of them.
-/// - A row that sees no key is 0 (its logarithm -inf), and so are its entropy and gradient. A row
-///   that sees NaN or +inf is NaN where it sees anything, and sets
+/// - A row that sees no key is 0 throughout (its logarithm -inf); its entropy and gradient are 0. A
+///   row that sees NaN or +inf is NaN where it sees anything, and sets
 ///   [`Status::NON_FINITE_ROW`](crate::Status::NON_FINITE_ROW).
-/// - The CPU computes in f64, kernels in f32; both round each result once.
+/// - The CPU computes in f64, kernels in f32, to whom a score that the scale takes beyond its range
+///   is infinite; both round each result once.
 #[derive(Debug)]
 pub struct PreparedSoftmax {
     options: SoftmaxOptions,

@@ -1,5 +1,7 @@
 use super::*;
-use crate::norm::fixtures::{FLOATS as TYPES, Padded, bits, cpu, numbers, read, refused, rounded};
+use crate::norm::fixtures::{
+    FLOATS as TYPES, Padded, alias, bits, cpu, numbers, read, refused, rounded,
+};
 use crate::reference::norm::{self as reference, WeightGradients};
 use crate::reference::{FloatRows, FloatRowsMut};
 use crate::{Error, Status};
@@ -299,4 +301,29 @@ fn each_wrong_argument_is_named() {
     let dgamma = GradientOutputs::default().dgamma(three.view_mut());
     backward(dgamma.workspace(workspace.view_mut())).unwrap();
     backward(GradientOutputs::default()).unwrap();
+}
+
+#[test]
+fn what_is_written_may_not_overlap() {
+    let stream = cpu();
+    let op = Dyt::new().prepare(&stream).unwrap();
+    let memory = stream.zeros(DType::F32, &[8]).unwrap();
+    let view = |first, shape: &[usize]| alias(&memory, first, shape);
+    let alpha = stream.zeros(DType::F32, &[1]).unwrap();
+    let (alpha, none) = (alpha.view(), Weights::default());
+    let x = view(0, &[2, 2]);
+    let result = op.forward_into(x.as_ref(), alpha, &none, view(2, &[2, 2]));
+    refused(result, "Dyt::forward", "y");
+    let inside = view(3, &[1]);
+    let result = op.forward_in_place(view(0, &[2, 2]), inside.as_ref(), &none);
+    refused(result, "Dyt::forward_in_place", "x");
+    let mut workspace = stream
+        .zeros(DType::U8, &[op.backward_workspace_bytes(2, 2)])
+        .unwrap();
+    let mut outputs = GradientOutputs::default()
+        .dalpha(view(7, &[1]))
+        .workspace(workspace.view_mut());
+    let (dy, dx) = (view(0, &[2, 2]), view(4, &[2, 2]));
+    let result = op.backward_into(x.as_ref(), alpha, &none, dy.as_ref(), dx, &mut outputs);
+    refused(result, "Dyt::backward", "dx");
 }

@@ -1,7 +1,7 @@
 use std::f32::consts::LN_2;
 
 use super::*;
-use crate::norm::fixtures::{FLOATS, Padded, bits, cpu, numbers, read, refused, rounded};
+use crate::norm::fixtures::{FLOATS, Padded, alias, bits, cpu, numbers, read, refused, rounded};
 use crate::reference::norm::softmax as reference;
 use crate::reference::{FloatRows, FloatRowsMut, Indices};
 use crate::{Error, Status};
@@ -323,13 +323,8 @@ fn each_wrong_argument_of_a_backward_is_named() {
 fn what_is_written_may_not_overlap() {
     let stream = cpu();
     let op = Softmax::default().prepare(&stream).unwrap();
-    let mut memory = stream.zeros(DType::F32, &[6]).unwrap();
-    let address = memory.view_mut().address();
-    // SAFETY: within `memory`, which lives; the call is refused before anything is written.
-    let view = |first: u64, shape: &[usize]| unsafe {
-        let address = address + 4 * first;
-        TensorMut::from_raw(stream.device().id(), DType::F32, address, shape, None).unwrap()
-    };
+    let memory = stream.zeros(DType::F32, &[6]).unwrap();
+    let view = |first, shape: &[usize]| alias(&memory, first, shape);
     let x = view(0, &[2, 2]);
     let nothing = &mut SoftmaxStatistics::default();
     let result = op.forward_into(x.as_ref(), None, view(2, &[2, 2]), nothing);

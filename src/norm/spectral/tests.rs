@@ -1,5 +1,5 @@
 use super::*;
-use crate::norm::fixtures::{FLOATS, Padded, bits, cpu, numbers, read, refused, rounded};
+use crate::norm::fixtures::{FLOATS, Padded, alias, bits, cpu, numbers, read, refused, rounded};
 use crate::reference::norm::spectral as reference;
 use crate::reference::{FloatRows, FloatRowsMut};
 use crate::{Error, Status};
@@ -261,4 +261,43 @@ fn each_wrong_argument_of_a_backward_is_named() {
     let outputs = Outputs::new(dw.view_mut(), workspace.view_mut());
     let outputs = outputs.dgamma(dgamma.view_mut()).accumulate();
     into(Some(&one), outputs).unwrap();
+}
+
+#[test]
+fn what_is_written_may_not_overlap() {
+    let stream = cpu();
+    let op = SpectralNorm::default().prepare(&stream).unwrap();
+    let memory = stream.zeros(DType::F32, &[12]).unwrap();
+    let bytes = op.workspace_bytes(1, 2, 2).max(16);
+    let mut workspace = stream.zeros(DType::U8, &[bytes]).unwrap();
+    let w = alias(&memory, 0, &[2, 2]);
+    let mut forward = |u: usize, scaled: usize| {
+        let mut vectors = SpectralVectors::new(alias(&memory, u, &[2]), alias(&memory, 6, &[2]));
+        let (sigma, scale) = (alias(&memory, 4, &[1]), alias(&memory, 5, &[1]));
+        let mut outputs = SpectralNormOutputs::new(sigma, scale, workspace.view_mut())
+            .scaled(alias(&memory, scaled, &[2, 2]));
+        op.forward_into(w.as_ref(), &mut vectors, None, &mut outputs)
+    };
+    refused(forward(3, 8), "SpectralNorm::forward", "u");
+    refused(forward(7, 8), "SpectralNorm::forward", "v");
+    refused(forward(4, 8), "SpectralNorm::forward", "sigma");
+}
+
+#[test]
+fn a_gradient_over_what_it_comes_from_is_refused() {
+    let stream = cpu();
+    let op = SpectralNorm::default().prepare(&stream).unwrap();
+    let memory = stream.zeros(DType::F32, &[8]).unwrap();
+    let ones = stream.upload(&[2], &[1.0_f32; 2]).unwrap();
+    let one = ones.view().slice_rows(0..1).unwrap();
+    let bytes = op.backward_workspace_bytes(1, 2, 2).max(16);
+    let mut workspace = stream.zeros(DType::U8, &[bytes]).unwrap();
+    let (w, dscaled) = (alias(&memory, 0, &[2, 2]), alias(&memory, 4, &[2, 2]));
+    let saved = SpectralSaved::new(ones.view(), ones.view(), one);
+    for first in [3, 4] {
+        let dw = alias(&memory, first, &[2, 2]);
+        let mut outputs = SpectralNormGradientOutputs::new(dw, workspace.view_mut());
+        let result = op.backward_into(w.as_ref(), &saved, None, dscaled.as_ref(), &mut outputs);
+        refused(result, "SpectralNorm::backward", "dw");
+    }
 }
