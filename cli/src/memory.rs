@@ -179,3 +179,172 @@ pub fn rows_mut<'a>(
 pub fn view_of(buffer: Option<&Buffer>) -> Option<TensorRef<'_>> {
     buffer.map(Buffer::view)
 }
+
+/// A tensor's memory on a device: rows, and what surrounds them.
+#[derive(Debug)]
+pub struct Place {
+    buffer: Buffer,
+    layout: Layout,
+    rows: usize,
+    width: usize,
+    around: f64,
+}
+
+impl Place {
+    /// Memory to write to: [`UNTOUCHED`] everywhere.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn blank(
+        stream: &Stream,
+        dtype: DType,
+        layout: Layout,
+        rows: usize,
+        width: usize,
+    ) -> Result<Self> {
+        let memory = vec![UNTOUCHED; layout.elements(rows, width)];
+        Ok(Self {
+            buffer: upload(stream, dtype, &[memory.len()], &memory)?,
+            layout,
+            rows,
+            width,
+            around: UNTOUCHED,
+        })
+    }
+
+    /// Rows of `width` values: NaN around them, so that whoever reads it shows it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn filled(
+        stream: &Stream,
+        dtype: DType,
+        layout: Layout,
+        values: &[f64],
+        width: usize,
+    ) -> Result<Self> {
+        let memory = layout.spread(values, width, f64::NAN);
+        Ok(Self {
+            buffer: upload(stream, dtype, &[memory.len()], &memory)?,
+            layout,
+            rows: values.len().checked_div(width).unwrap_or(0),
+            width,
+            around: f64::NAN,
+        })
+    }
+
+    /// A view of the rows under the shape `dims`; of one dimension, where there is one row.
+    ///
+    /// # Errors
+    /// When the memory is shorter.
+    pub fn view(&self, dims: &[usize]) -> Result<TensorRef<'_>> {
+        let (phase, all) = (self.layout.phase, self.buffer.elements());
+        match dims {
+            [length] => self.buffer.view().slice_rows(phase..phase + length),
+            _ => self
+                .buffer
+                .view()
+                .slice_rows(phase.min(all)..all)?
+                .strided(dims, self.layout.stride(self.width)),
+        }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Errors
+    /// When the memory is shorter.
+    pub fn view_mut(&mut self, dims: &[usize]) -> Result<TensorMut<'_>> {
+        let (phase, all) = (self.layout.phase, self.buffer.elements());
+        let stride = self.layout.stride(self.width);
+        match dims {
+            [length] => self.buffer.view_mut().slice_rows(phase..phase + length),
+            _ => self
+                .buffer
+                .view_mut()
+                .slice_rows(phase.min(all)..all)?
+                .strided(dims, stride),
+        }
+    }
+
+    /// What is there now.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read(&self) -> Result<Output> {
+        Ok(Output {
+            dtype: self.buffer.dtype(),
+            layout: self.layout,
+            rows: self.rows,
+            width: self.width,
+            around: self.around,
+            memory: download(&self.buffer)?,
+        })
+    }
+}
+
+/// What an operation wrote, with what surrounds it.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Of the elements.
+    pub dtype: DType,
+    /// Where the rows lie.
+    pub layout: Layout,
+    /// How many there are.
+    pub rows: usize,
+    /// Of a row.
+    pub width: usize,
+    /// What must lie around the rows.
+    pub around: f64,
+    /// All of it.
+    pub memory: Vec<f64>,
+}
+
+impl Output {
+    /// The elements of a buffer that the library made.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn of(buffer: &Buffer) -> Result<Self> {
+        Ok(Self {
+            dtype: buffer.dtype(),
+            layout: Layout::default(),
+            rows: 1,
+            width: buffer.elements(),
+            around: UNTOUCHED,
+            memory: download(buffer)?,
+        })
+    }
+
+    /// The elements without what surrounds them.
+    #[must_use]
+    pub fn values(&self) -> Vec<f64> {
+        self.layout.gather(&self.memory, self.rows, self.width)
+    }
+
+    /// Element `index` of those.
+    ///
+    /// # Panics
+    /// When there are fewer: for tests, which know the shapes.
+    pub fn at(&mut self, index: usize) -> &mut f64 {
+        let row = index / self.width;
+        let place = self.layout.phase + row * self.layout.stride(self.width) + index % self.width;
+        &mut self.memory[place]
+    }
+
+    /// That nothing around the rows was written.
+    pub fn check(&self, what: &str, verdict: &mut Verdict) {
+        let around = self.around;
+        let before = |x: f64| x == around || x.is_nan() && around.is_nan();
+        let (columns, stride) = (self.width, self.layout.stride(self.width));
+        self.layout
+            .check_gaps(what, &self.memory, columns, stride.max(1), before, verdict);
+    }
+
+    /// Whether another output has the same bits.
+    #[must_use]
+    pub fn same_bits(&self, other: &Self) -> bool {
+        let bits =
+            |output: &Self| -> Vec<u64> { output.memory.iter().map(|x| x.to_bits()).collect() };
+        bits(self) == bits(other)
+    }
+}
