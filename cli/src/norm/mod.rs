@@ -1,6 +1,14 @@
 //! The row operations: their problems, their tolerances, and the comparison with the reference.
 
+pub mod arithmetic;
+pub mod computed;
+pub mod dyt;
 pub mod operation;
+pub mod pass;
+pub mod placed;
 pub mod rows;
+pub mod softmax;
+pub mod spectral;
+pub mod tev;
 
-pub use self::operation::Operation;
+pub use self::{computed::Computed, operation::Operation};

@@ -1,0 +1,66 @@
+//! Problems whose results can be had before they are compared.
+
+use evenkeel::{DeviceKind, Result, Stream};
+
+use super::{dyt, softmax, spectral, tev};
+use crate::compare::{Checked, Verdict};
+
+/// A problem and what a device makes of it.
+pub trait Computed {
+    /// Everything that a device computed.
+    type Outcome;
+
+    /// For messages.
+    fn named(&self) -> &str;
+
+    /// Computes it.
+    ///
+    /// # Errors
+    /// The library's, but for what the status word holds: that is part of the outcome.
+    fn outcome(&self, stream: &Stream) -> Result<Self::Outcome>;
+
+    /// Compares an outcome of a device of this kind with the reference.
+    ///
+    /// # Errors
+    /// The reference's.
+    fn verdict(&self, outcome: &Self::Outcome, kind: DeviceKind) -> Result<Verdict>;
+
+    /// Whether two outcomes are the same, bit for bit.
+    fn same_bits(one: &Self::Outcome, other: &Self::Outcome) -> bool;
+}
+
+macro_rules! computed {
+    ($($operation:ident),*) => {$(
+        impl Computed for $operation::Problem {
+            type Outcome = $operation::Outcome;
+
+            fn named(&self) -> &str {
+                &self.name
+            }
+
+            fn outcome(&self, stream: &Stream) -> Result<Self::Outcome> {
+                $operation::run_on(stream, self)
+            }
+
+            fn verdict(&self, outcome: &Self::Outcome, kind: DeviceKind) -> Result<Verdict> {
+                $operation::compare(self, outcome, kind)
+            }
+
+            fn same_bits(one: &Self::Outcome, other: &Self::Outcome) -> bool {
+                one.same_bits(other)
+            }
+        }
+
+        impl Checked for $operation::Problem {
+            fn name(&self) -> &str {
+                &self.name
+            }
+
+            fn check_on(&self, stream: &Stream) -> Result<Verdict> {
+                let outcome = $operation::run_on(stream, self)?;
+                $operation::compare(self, &outcome, stream.device().kind())
+            }
+        }
+    )*};
+}
+computed!(softmax, dyt, spectral, tev);

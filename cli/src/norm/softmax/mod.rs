@@ -1,0 +1,12 @@
+//! The softmaxes over rows: their cases, tolerance and comparison with the reference.
+
+pub mod bounds;
+pub mod compare;
+pub mod problem;
+pub mod run;
+
+pub use self::{
+    compare::compare,
+    problem::{Case, Problem, Values},
+    run::{Outcome, run_on},
+};
