@@ -1,0 +1,503 @@
+//! The properties of the dynamic tanh.
+
+use evenkeel::norm::{Dyt, GradientOutputs, Weights};
+use evenkeel::{DType, Status, Stream, TensorRef};
+use proptest::prelude::*;
+
+use super::super::random::drawn;
+use super::super::{Effort, Held, Workload, emulated, expect};
+use super::proofs::{
+    Budget, FLOATS, LENGTHS, LONG, Wrong, computed, device, float, floats, is_long_for, layouts,
+    names, other_architectures, same_bits, scattered, there, within,
+};
+use crate::norm::Operation;
+use crate::norm::dyt::{Case, Problem, Values};
+use crate::norm::pass::Pass;
+use crate::numbers::{round_to, ulp};
+use crate::subject::Subject;
+
+/// Each type, pass and way to draw, with gamma, beta, both or neither, adding to what is there or not.
+pub(super) fn dyt_weights_and_passes(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for values in Values::ALL {
+        for pass in Pass::ALL {
+            for given in 0..4 {
+                for dtype in FLOATS {
+                    let mut case = Case::new(5, 37, dtype);
+                    case.gamma = (given % 2 == 1).then_some(FLOATS[index % 3]);
+                    case.beta = (given / 2 == 1).then_some(FLOATS[index / 2 % 3]);
+                    case.values = values;
+                    case.pass = pass;
+                    case.alpha = [0.5, -1.3, 0.02][index % 3];
+                    case.accumulate = index % 2 == 0;
+                    case.layouts = scattered(index);
+                    case.seed = 100 + index as u64;
+                    held.check(device(subject, index)?, &case.problem())?;
+                    index += 1;
+                }
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Every width of the tables, few rows and more than a block's; long rows.
+pub(super) fn dyt_lengths_of_rows(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for columns in LENGTHS {
+        for rows in [1, 3, 200] {
+            if rows * columns > 50_000 {
+                continue;
+            }
+            let mut case = Case::new(rows, columns, FLOATS[index % 3]);
+            case.accumulate = index % 2 == 1;
+            case.seed = 200 + index as u64;
+            held.check(device(subject, index)?, &case.problem())?;
+            index += 1;
+        }
+    }
+    for columns in LONG {
+        if is_long_for(subject, effort, columns) {
+            continue;
+        }
+        let mut case = Case::new(2, columns, [DType::Bf16, DType::F32][index % 2]);
+        case.pass = [Pass::Backward, Pass::BackwardInPlace][index / 2 % 2];
+        case.seed = 200 + index as u64;
+        held.check(device(subject, index)?, &case.problem())?;
+        index += 1;
+    }
+    Ok(held)
+}
+
+/// Where tanh is 1 to all digits, its slope keeps its own: 4 exp(-2 |a|), to 2^-15 of itself.
+pub(super) fn dyt_slopes_keep_their_digits(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    for (index, sign) in [1.0, -1.0].into_iter().enumerate() {
+        let mut case = Case::new(3, 50, DType::F32);
+        case.gamma = None;
+        case.alpha = 1.0;
+        case.seed = 300 + index as u64;
+        let mut problem = case.problem();
+        for (at, x) in problem.x.values.iter_mut().enumerate() {
+            *x = sign * (9.0 + (at % 50) as f64 * 0.5);
+        }
+        problem.dy.values.fill(1.0);
+        let outcome = computed(&mut held, device(subject, index)?, &problem)?;
+        for row in 0..3 {
+            let got = outcome.dx.as_ref().map(|dx| dx.row(row).to_vec());
+            for (x, got) in problem.x.row(row).iter().zip(got.unwrap_or_default()) {
+                let e = (-2.0 * x.abs()).exp();
+                let slope = 4.0 * e / (1.0 + e).powi(2);
+                let near = (got - slope).abs() <= (-15.0_f64).exp2() * slope;
+                expect("a slope with its digits", near, &problem)?;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// NaN stays where it is, infinities have the limits; either is told. No rows: nothing is done, and the
+/// gradients of what rows share are 0, or stay.
+pub(super) fn dyt_edges(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for dtype in FLOATS {
+        for pass in [Pass::Backward, Pass::BackwardInPlace] {
+            for accumulate in [false, true] {
+                let mut case = Case::new(0, 21, dtype);
+                (case.pass, case.accumulate) = (pass, accumulate);
+                held.check(device(subject, index)?, &case.problem())?;
+
+                let mut case = Case::new(4, 43, dtype);
+                (case.pass, case.accumulate) = (pass, accumulate);
+                case.seed = 400 + index as u64;
+                let clean = case.problem();
+                for (way, poison) in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY]
+                    .into_iter()
+                    .enumerate()
+                {
+                    let mut problem = clean.clone();
+                    problem.x.values[43 + 17] = poison;
+                    problem.name = format!("{}, x spoilt in way {way}", problem.name);
+                    let outcome = computed(&mut held, device(subject, index)?, &problem)?;
+                    let told = outcome.status.contains(Status::NON_FINITE_ROW);
+                    expect("NON_FINITE_ROW", told, &problem)?;
+                }
+                let mut problem = clean.clone();
+                problem.dy.values[2 * 43 + 5] = f64::NAN;
+                problem.name = format!("{}, dy spoilt", problem.name);
+                held.check(device(subject, index)?, &problem)?;
+                index += 1;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Runs, schedules and device sizes give the same bits.
+pub(super) fn dyt_same_bits(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    for (index, (rows, columns)) in [(300, 20), (40, 997), (3, 20_001)].into_iter().enumerate() {
+        let mut case = Case::new(rows, columns, FLOATS[index]);
+        case.accumulate = true;
+        case.seed = 500 + index as u64;
+        same_bits(&mut held, subject, &case.problem())?;
+    }
+    Ok(held)
+}
+
+/// The forward reads x once and writes y once.
+pub(super) fn dyt_traffic(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    if !emulated(subject) {
+        return Held::skipped("only the emulator counts bytes");
+    }
+    let mut held = Held::default();
+    for (rows, columns, dtype) in [
+        (16, 1024, DType::Bf16),
+        (8, 4096, DType::F32),
+        (2, 65_536, DType::Bf16),
+    ] {
+        if is_long_for(subject, effort, columns) {
+            continue;
+        }
+        let mut case = Case::new(rows, columns, dtype);
+        (case.gamma, case.beta, case.pass) = (None, None, Pass::Forward);
+        let bytes = rows * columns * dtype.size();
+        let budget = Budget {
+            loads: bytes,
+            stores: bytes,
+            // alpha, for each warp that wants it.
+            more: 1024 + 64 * rows,
+        };
+        within(&mut held, device(subject, 0)?, &case.problem(), &budget)?;
+    }
+    Ok(held)
+}
+
+/// On GPUs without large clusters, with their limits.
+pub(super) fn dyt_on_other_architectures(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    if !emulated(subject) {
+        return Held::skipped("architectures are the emulator's to choose");
+    }
+    let mut held = Held::default();
+    for (index, device) in other_architectures()?.into_iter().enumerate() {
+        for (rows, columns) in [(7, 1000), (2, 33_000)] {
+            let mut case = Case::new(rows, columns, FLOATS[index]);
+            case.seed = 600 + index as u64;
+            held.check(&device, &case.problem())?;
+        }
+    }
+    Ok(held)
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let columns = prop_oneof![2 => 1usize..40, 2 => 40usize..600, 1 => 600usize..4000];
+    let rows = prop_oneof![4 => 1usize..6, 1 => 6usize..60];
+    let weight = || prop_oneof![Just(None), float().prop_map(Some)];
+    let alpha = prop_oneof![Just(0.5_f32), -3.0_f32..3.0];
+    (
+        (rows, columns, alpha),
+        floats(),
+        layouts(),
+        (weight(), weight()),
+        prop::sample::select(Pass::ALL.to_vec()),
+        prop::sample::select(Values::ALL.to_vec()),
+        any::<bool>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(
+                (rows, columns, alpha),
+                types,
+                layouts,
+                (gamma, beta),
+                pass,
+                values,
+                accumulate,
+                seed,
+            )| Case {
+                rows: rows.min(1 + 12_000 / columns),
+                columns,
+                types,
+                layouts,
+                alpha,
+                gamma,
+                beta,
+                pass,
+                values,
+                accumulate,
+                seed,
+            },
+        )
+}
+
+/// What fails is made small before it is told.
+pub(super) fn dyt_random_problems(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    drawn(
+        subject,
+        effort,
+        &case(),
+        |case| case.seed,
+        |held, device, case| held.check(device, &case.problem()),
+    )
+}
+
+pub(super) fn dyt_wrong_arguments(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Dyt) {
+        return skipped;
+    }
+    let told = |error: evenkeel::Error| error.to_string();
+    let stream = device(subject, 0)?.stream().map_err(told)?;
+    arguments(&stream).map_err(told)??;
+    Ok(Held {
+        problems: 1,
+        ..Held::default()
+    })
+}
+
+fn arguments(stream: &Stream) -> evenkeel::Result<Result<(), String>> {
+    let op = Dyt::new().prepare(stream)?;
+    let x = stream.zeros(DType::F32, &[4, 10])?;
+    let narrow = stream.zeros(DType::F32, &[4, 9])?;
+    let integers = stream.zeros(DType::I32, &[4, 10])?;
+    let one = stream.zeros(DType::F32, &[1])?;
+    let half = stream.zeros(DType::Bf16, &[1])?;
+    let (ten, nine) = (
+        stream.zeros(DType::F16, &[10])?,
+        stream.zeros(DType::F16, &[9])?,
+    );
+    let plain = Weights::default();
+    let forward = |x: TensorRef<'_>, alpha: TensorRef<'_>, weights: &Weights<'_>| {
+        op.forward(x, alpha, weights).map(|_| ())
+    };
+    let outputs = |bytes: usize, accumulate: bool, length: usize| -> evenkeel::Result<()> {
+        let mut dx = stream.zeros(DType::F32, &[4, 10])?;
+        let mut dgamma = stream.zeros(DType::F32, &[length])?;
+        let mut workspace = stream.uninitialised(DType::U8, &[bytes])?;
+        let mut outputs = GradientOutputs {
+            dgamma: Some(dgamma.view_mut()),
+            accumulate,
+            workspace: Some(workspace.view_mut()),
+            ..GradientOutputs::default()
+        };
+        let weights = Weights {
+            gamma: Some(ten.view()),
+            beta: None,
+        };
+        let (x, dx) = (x.view(), dx.view_mut());
+        op.backward_into(x, one.view(), &weights, x, dx, &mut outputs)
+    };
+    let bytes = op.backward_workspace_bytes(4, 10);
+    let gamma = |gamma| Weights {
+        gamma: Some(gamma),
+        beta: None,
+    };
+    let checks = [
+        (
+            "an integer x",
+            forward(integers.view(), one.view(), &plain),
+            "x",
+        ),
+        (
+            "a bf16 alpha",
+            forward(x.view(), half.view(), &plain),
+            "alpha",
+        ),
+        ("ten alphas", forward(x.view(), x.view(), &plain), "alpha"),
+        (
+            "a short gamma",
+            forward(x.view(), one.view(), &gamma(nine.view())),
+            "gamma",
+        ),
+        (
+            "a narrow dy",
+            op.backward(x.view(), one.view(), &plain, narrow.view())
+                .map(|_| ()),
+            "dy",
+        ),
+        ("a short dgamma", outputs(bytes, false, 9), "dgamma"),
+        (
+            "a short workspace",
+            outputs(bytes.saturating_sub(1), false, 10),
+            "workspace",
+        ),
+    ];
+    for (what, result, argument) in checks {
+        if let Err(wrong) = names(what, result, argument) {
+            return Ok(Err(wrong));
+        }
+    }
+    forward(x.view(), one.view(), &gamma(ten.view()))?;
+    outputs(bytes, true, 10)?;
+    Ok(Ok(()))
+}
+
+/// Rows enough that each block takes several, so that sums over rows have a second stage.
+pub(super) fn workloads(quick: bool) -> Vec<Workload> {
+    let mut shapes = vec![(500, 40, DType::Bf16, 2), (60, 1001, DType::F32, 2)];
+    if !quick {
+        shapes.push((4, 70_000, DType::Bf16, 8));
+    }
+    shapes
+        .into_iter()
+        .map(|(rows, columns, dtype, multiprocessors)| {
+            let mut case = Case::new(rows, columns, dtype);
+            case.seed = 21 + columns as u64;
+            Workload {
+                problem: Box::new(case.problem()),
+                multiprocessors,
+            }
+        })
+        .collect()
+}
+
+fn plain() -> Problem {
+    Case::new(6, 40, DType::F32).problem()
+}
+
+fn halves() -> Problem {
+    let mut case = Case::new(6, 40, DType::Bf16);
+    case.layouts.iter_mut().for_each(|layout| layout.gap = 3);
+    case.problem()
+}
+
+fn adding() -> Problem {
+    let mut case = Case::new(6, 40, DType::F32);
+    case.accumulate = true;
+    case.problem()
+}
+
+/// Every way to be wrong.
+pub(super) const REFUSED: &[Wrong<Problem>] = &[
+    Wrong {
+        name: "1 - t^2 from a rounded t",
+        problem: || {
+            let mut case = Case::new(6, 40, DType::F32);
+            case.values = Values::Saturated;
+            case.problem()
+        },
+        spoil: |problem, outcome| {
+            let alpha = f64::from(problem.alpha);
+            let (x, dy) = (problem.x.row(0).to_vec(), problem.dy.row(0).to_vec());
+            let gamma = problem.gamma.as_ref().map(|gamma| gamma.values.clone());
+            if let (Some(dx), Some(gamma)) = (&mut outcome.dx, gamma) {
+                for (at, got) in dx.row_mut(0).iter_mut().enumerate() {
+                    let t = round_to(DType::F32, (alpha * x[at]).tanh());
+                    *got = round_to(DType::F32, alpha * gamma[at] * dy[at] * (1.0 - t * t));
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "alpha left out of dx",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let alpha = f64::from(problem.alpha);
+            if let Some(dx) = &mut outcome.dx {
+                dx.row_mut(2).iter_mut().for_each(|x| *x /= alpha);
+            }
+        },
+    },
+    Wrong {
+        name: "gamma left out of dalpha",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let alpha = f64::from(problem.alpha);
+            let terms = problem.x.values.iter().zip(&problem.dy.values);
+            let sum: f64 = terms
+                .map(|(x, dy)| dy * x * (1.0 - (alpha * x).tanh().powi(2)))
+                .sum();
+            if let Some(dalpha) = &mut outcome.shared[0] {
+                dalpha.row_mut(0)[0] = round_to(DType::F32, sum);
+            }
+        },
+    },
+    Wrong {
+        name: "a row left out of dgamma",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let alpha = f64::from(problem.alpha);
+            let (x, dy) = (problem.x.row(5), problem.dy.row(5));
+            if let Some(dgamma) = &mut outcome.shared[1] {
+                for (at, got) in dgamma.row_mut(0).iter_mut().enumerate() {
+                    *got = round_to(DType::F32, *got - dy[at] * (alpha * x[at]).tanh());
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "a dbeta written where it was to be added",
+        problem: adding,
+        spoil: |problem, outcome| {
+            if let (Some(dbeta), Some(before)) = (&mut outcome.shared[2], &problem.before[2]) {
+                for (got, before) in dbeta.row_mut(0).iter_mut().zip(before) {
+                    *got = round_to(DType::F32, *got - before);
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "beta left out",
+        problem: plain,
+        spoil: |problem, outcome| {
+            if let Some(beta) = &problem.beta {
+                for (y, beta) in outcome.y.row_mut(1).iter_mut().zip(&beta.values) {
+                    *y = round_to(DType::F32, *y - beta);
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "two units of the last place",
+        problem: halves,
+        spoil: |_, outcome| {
+            let y = &mut outcome.y.row_mut(4)[39];
+            *y += 2.0 * ulp(DType::Bf16, *y);
+        },
+    },
+    Wrong {
+        name: "columns moved by one",
+        problem: halves,
+        spoil: |_, outcome| outcome.y.row_mut(3).rotate_right(1),
+    },
+    Wrong {
+        name: "a write between two rows",
+        problem: halves,
+        spoil: |_, outcome| outcome.y.memory[41] = 0.0,
+    },
+    Wrong {
+        name: "a dalpha never written",
+        problem: plain,
+        spoil: |_, outcome| {
+            if let Some(dalpha) = &mut outcome.shared[0] {
+                dalpha.row_mut(0)[0] = crate::memory::UNTOUCHED;
+            }
+        },
+    },
+];

@@ -1,0 +1,229 @@
+//! What the properties of every row operation are made of.
+
+use evenkeel::{DType, Device, DeviceKind, Error};
+use proptest::prelude::*;
+
+use super::super::{Effort, Held, Refusals};
+use crate::compare::Checked;
+use crate::memory::Layout;
+use crate::norm::{Computed, Operation};
+use crate::subject::Subject;
+
+/// Types of float tensors.
+pub(super) const FLOATS: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
+
+/// Types of lengths and positions.
+pub(super) const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
+
+/// Row lengths and what each is there for. 1, 2: the least, with a choice. 7, 8, 9: around one 16-byte
+/// vector of bf16. 31, 33: ragged, around a warp. 100: a few vectors. 257: prime, rows at every
+/// alignment. 1000: a part of every thread. 4099: prime, several vectors a thread.
+pub(super) const LENGTHS: [usize; 11] = [1, 2, 7, 8, 9, 31, 33, 100, 257, 1000, 4099];
+
+/// Rows past one block's registers, and the longest.
+pub(super) const LONG: [usize; 4] = [16_385, 65_536, 131_075, 262_144];
+
+/// `None` where devices of this kind do not have the operation yet.
+pub(super) fn there(subject: &Subject, operation: Operation) -> Option<Result<Held, String>> {
+    let kind = subject.kind();
+    (!operation.is_on(kind))
+        .then(|| Held::skipped(format!("{operation:?} has no kernels on {kind}")))
+}
+
+/// The device of the `index`-th piece of work.
+pub(super) fn device(subject: &Subject, index: usize) -> Result<&Device, String> {
+    subject.device(index).map_err(|error| error.to_string())
+}
+
+/// Checks a problem against the reference, and gives what was computed for a closer look.
+pub(super) fn computed<P: Computed + Checked>(
+    held: &mut Held,
+    device: &Device,
+    problem: &P,
+) -> Result<P::Outcome, String> {
+    let told = |error: Error| format!("{error}\n    in {}", problem.named());
+    let stream = device.stream().map_err(told)?;
+    let outcome = problem.outcome(&stream).map_err(told)?;
+    let verdict = problem.verdict(&outcome, device.kind()).map_err(told)?;
+    held.take(device, verdict)?;
+    Ok(outcome)
+}
+
+/// Each problem twice on the first device and once on every other: the emulator's differ in schedule
+/// and in the number of multiprocessors.
+pub(super) fn same_bits<P: Computed + Checked>(
+    held: &mut Held,
+    subject: &Subject,
+    problem: &P,
+) -> Result<(), String> {
+    let first = computed(held, device(subject, 0)?, problem)?;
+    for (index, other) in subject.devices().iter().enumerate() {
+        let again = computed(held, other, problem)?;
+        if !P::same_bits(&first, &again) {
+            return Err(format!("other bits on device {index}: {}", problem.named()));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a problem's kernels may move, and at least do.
+pub(super) struct Budget {
+    /// Read at least.
+    pub loads: usize,
+    /// Written at least.
+    pub stores: usize,
+    /// Beyond the least, in all: what comes with each row or call.
+    pub more: usize,
+}
+
+/// Bytes against the least there is, and a hundredth of it.
+pub(super) fn within(
+    held: &mut Held,
+    device: &Device,
+    problem: &dyn Checked,
+    budget: &Budget,
+) -> Result<(), String> {
+    let bytes = crate::traffic::of(device, problem)
+        .map_err(|error| format!("{error}\n    in {}", problem.name()))?;
+    held.problems += 1;
+    for (what, got, least) in [
+        ("read", bytes.loads, budget.loads),
+        ("written", bytes.stores, budget.stores),
+    ] {
+        let most = least + least / 100 + budget.more;
+        if !(least as u64..=most as u64).contains(&got) {
+            return Err(format!(
+                "{got} bytes {what}, expected {least} to {most}: {}",
+                problem.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Emulated devices of architectures other than the usual one: without clusters, with other limits.
+#[cfg(feature = "emulator")]
+pub(super) fn other_architectures() -> Result<Vec<Device>, String> {
+    use evenkeel::EmulatorOptions;
+    use evenkeel::emulator::Architecture;
+    [Architecture::sm_80(), Architecture::sm_120()]
+        .into_iter()
+        .map(|architecture| {
+            let options = EmulatorOptions::new().architecture(architecture).seed(5);
+            Device::emulated_with(options).map_err(|error| error.to_string())
+        })
+        .collect()
+}
+
+/// None: this build has no emulator.
+#[cfg(not(feature = "emulator"))]
+pub(super) fn other_architectures() -> Result<Vec<Device>, String> {
+    Ok(Vec::new())
+}
+
+/// A way to be wrong.
+pub(super) struct Wrong<P: Computed> {
+    /// What went wrong, in words.
+    pub name: &'static str,
+    /// The problem in which it shows.
+    pub problem: fn() -> P,
+    /// Makes a right outcome wrong.
+    pub spoil: fn(&P, &mut P::Outcome),
+}
+
+/// Takes the right outcomes, and must refuse the spoilt ones.
+pub(super) fn refuse<P: Computed>(
+    operation: Operation,
+    device: &Device,
+    wrong: &[Wrong<P>],
+    refusals: &mut Refusals,
+) {
+    if !operation.is_on(device.kind()) {
+        return;
+    }
+    for wrong in wrong {
+        refusals.tried += 1;
+        if let Err(failure) = is_refused(device, wrong) {
+            refusals.failures.push(failure);
+        }
+    }
+}
+
+fn is_refused<P: Computed>(device: &Device, wrong: &Wrong<P>) -> Result<(), String> {
+    let problem = (wrong.problem)();
+    let told = |error: Error| format!("{}: {error}", wrong.name);
+    let stream = device.stream().map_err(told)?;
+    let mut outcome = problem.outcome(&stream).map_err(told)?;
+    let verdict = |outcome: &P::Outcome| problem.verdict(outcome, device.kind()).map_err(told);
+    let before = verdict(&outcome)?;
+    if !before.is_right() {
+        return Err(format!(
+            "{}: the right outcome is refused: {:?}",
+            wrong.name, before.mismatches
+        ));
+    }
+    (wrong.spoil)(&problem, &mut outcome);
+    if verdict(&outcome)?.is_right() {
+        return Err(format!("{} is accepted", wrong.name));
+    }
+    Ok(())
+}
+
+/// Whether a device finds a problem's workload worth its time: the emulator computes some million
+/// elements a second.
+pub(super) fn is_long_for(subject: &Subject, effort: Effort, length: usize) -> bool {
+    length > 20_000 && (effort == Effort::Quick && subject.kind() == DeviceKind::Emulated)
+}
+
+/// `Error::Argument` with this name.
+pub(super) fn names<T>(
+    what: &str,
+    result: evenkeel::Result<T>,
+    argument: &str,
+) -> Result<(), String> {
+    match result {
+        Err(Error::Argument {
+            argument: named, ..
+        }) if named == argument => Ok(()),
+        Err(other) => Err(format!(
+            "{what}: the error is {other}, not one of `{argument}`"
+        )),
+        Ok(_) => Err(format!("{what} was accepted")),
+    }
+}
+
+/// Anywhere: at an element's alignment, with gaps between the rows or none.
+pub(super) fn layout() -> impl Strategy<Value = Layout> {
+    (0usize..9, prop_oneof![Just(0usize), 1usize..20]).prop_map(|(phase, gap)| Layout {
+        phase,
+        padding: 0,
+        gap,
+    })
+}
+
+/// Four of them.
+pub(super) fn layouts() -> impl Strategy<Value = [Layout; 4]> {
+    [layout(), layout(), layout(), layout()]
+}
+
+/// A float type.
+pub(super) fn float() -> impl Strategy<Value = DType> {
+    prop::sample::select(FLOATS.to_vec())
+}
+
+/// Four of them; all the same half of the time.
+pub(super) fn floats() -> impl Strategy<Value = [DType; 4]> {
+    prop_oneof![
+        float().prop_map(|dtype| [dtype; 4]),
+        [float(), float(), float(), float()]
+    ]
+}
+
+/// Layouts that put each tensor somewhere else, from the index of a case.
+pub(super) fn scattered(index: usize) -> [Layout; 4] {
+    std::array::from_fn(|at| Layout {
+        phase: (index * (2 * at + 1) + at) % 9,
+        padding: 0,
+        gap: (index + 3 * at) % 4,
+    })
+}

@@ -1,0 +1,515 @@
+//! The properties of the spectral norm.
+
+use std::f64::consts::PI;
+
+use evenkeel::norm::{SpectralNorm, SpectralNormOutputs, SpectralSaved, SpectralVectors};
+use evenkeel::{DType, Status, Stream, TensorRef};
+use proptest::prelude::*;
+
+use super::super::random::drawn;
+use super::super::{Effort, Held, Workload, emulated, expect};
+use super::proofs::{
+    FLOATS, Wrong, computed, device, floats, layouts, names, other_architectures, same_bits,
+    scattered, there,
+};
+use crate::norm::Operation;
+use crate::norm::arithmetic::{Arithmetic, SINGLE};
+use crate::norm::spectral::{Case, Problem, Values, bounds};
+use crate::numbers::{round_to, ulp};
+use crate::subject::Subject;
+
+/// Shapes of weights: one element, a row, a column, tall, wide, no multiple of anything.
+const SHAPES: [[usize; 2]; 8] = [
+    [1, 1],
+    [1, 37],
+    [41, 1],
+    [8, 16],
+    [67, 33],
+    [19, 130],
+    [130, 19],
+    [3, 1000],
+];
+
+/// Each shape with 0, 1 and 3 steps, in each type, alone and in batches, with everything or less.
+pub(super) fn spectral_norm_shapes_and_steps(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for [m, n] in SHAPES {
+        for steps in [0, 1, 3] {
+            for dtype in FLOATS {
+                let mut case = Case::new(1, m, n, dtype);
+                case.batch = [None, Some(1), Some(3)][index % 3];
+                case.steps = steps;
+                case.gamma = index % 2 == 0;
+                case.scaled = index % 4 < 3;
+                case.backward = index % 5 > 0;
+                case.accumulate = index % 2 == 1;
+                case.types[1] = [dtype, DType::F32][index / 2 % 2];
+                case.layouts = scattered(index);
+                case.seed = 100 + index as u64;
+                held.check(device(subject, index)?, &case.problem())?;
+                index += 1;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Each way to draw weights, in each type; one weight of a layer's size.
+pub(super) fn spectral_norm_extremes(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for values in Values::ALL {
+        for dtype in FLOATS {
+            for steps in [1, 2] {
+                let mut case = Case::new(2, 50, 70, dtype);
+                (case.values, case.steps) = (values, steps);
+                if dtype == DType::F16 && values == Values::Scaled {
+                    // Thousandths of weights are subnormal there.
+                    case.types[0] = DType::F32;
+                }
+                case.seed = 200 + index as u64;
+                held.check(device(subject, index)?, &case.problem())?;
+                index += 1;
+            }
+        }
+    }
+    if effort == Effort::Full {
+        let mut case = Case::new(1, 700, 520, DType::Bf16);
+        case.seed = 290;
+        held.check(device(subject, index)?, &case.problem())?;
+    }
+    Ok(held)
+}
+
+/// Element `at` of the `k`-th vector of an orthonormal basis of so many dimensions: a cosine.
+fn basis(k: usize, at: usize, length: usize) -> f64 {
+    let size = if k == 0 { 1.0 } else { 2.0 } / length as f64;
+    size.sqrt() * (PI * (at as f64 + 0.5) * k as f64 / length as f64).cos()
+}
+
+/// A weight of known singular values, 3, 1.5, 0.75 and so on: call after call, sigma becomes the first,
+/// but for the rounding of the weight (at most u its Frobenius norm) and that of the arithmetic.
+pub(super) fn spectral_norm_converges(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    /// A step makes what is not the first direction 4 times smaller, sigma's error 16 times.
+    const CALLS: usize = 16;
+    let mut held = Held::default();
+    for (index, [m, n]) in [[24, 17], [5, 90], [64, 64]].into_iter().enumerate() {
+        let mut case = Case::new(1, m, n, DType::F32);
+        (case.backward, case.scaled) = (false, false);
+        case.seed = 300 + index as u64;
+        let mut problem = case.problem();
+        let values: Vec<f64> = (0..m.min(n))
+            .map(|k| 3.0 * 0.5_f64.powi(k as i32))
+            .collect();
+        for (at, w) in problem.w.values.iter_mut().enumerate() {
+            let (i, j) = (at / n, at % n);
+            let terms = values.iter().enumerate();
+            let sum: f64 = terms
+                .map(|(k, s)| s * basis(k, i, m) * basis(k, j, n))
+                .sum();
+            *w = round_to(DType::F32, sum);
+        }
+        let on = device(subject, index)?;
+        let mut sigma = 0.0;
+        for _ in 0..CALLS {
+            let outcome = computed(&mut held, on, &problem)?;
+            (problem.u, problem.v) = (outcome.u.values(), outcome.v.values());
+            sigma = outcome.sigma.row(0)[0];
+        }
+        let arithmetic = Arithmetic::new(subject.kind(), n);
+        let (_, error) = bounds::sigma(problem.weight(0), &problem.u, &problem.v, &arithmetic);
+        let frobenius: f64 = values.iter().map(|s| s * s).sum::<f64>().sqrt();
+        let allowed = error + 2.0 * SINGLE * frobenius + 1e-9;
+        let right = (sigma - values[0]).abs() <= allowed;
+        expect(
+            &format!("the first singular value: {sigma}"),
+            right,
+            &problem,
+        )?;
+    }
+    Ok(held)
+}
+
+/// A weight of zeros has no scale: sigma, scale, scaled weight and gradients are 0, and the status
+/// says so; one with NaN is NaN; the others of the batch are as they would be.
+pub(super) fn spectral_norm_edges(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for dtype in FLOATS {
+        for accumulate in [false, true] {
+            let mut case = Case::new(3, 20, 30, dtype);
+            case.accumulate = accumulate;
+            case.seed = 400 + index as u64;
+            let on = device(subject, index)?;
+            let clean = case.problem();
+            let alone = computed(&mut held, on, &clean)?;
+            for (spoil, status) in [
+                (0.0, Status::ZERO_SIGMA),
+                (f64::NAN, Status::NON_FINITE_ROW),
+            ] {
+                let mut problem = clean.clone();
+                problem.w.values[600..1200].fill(spoil);
+                problem.name = format!("{}, weight 1 all {spoil}", problem.name);
+                let outcome = computed(&mut held, on, &problem)?;
+                expect("its status", outcome.status == status, &problem)?;
+                for weight in [0, 2] {
+                    let same = outcome.sigma.row(0)[weight] == alone.sigma.row(0)[weight];
+                    expect("the same sigma of the others", same, &problem)?;
+                }
+            }
+            // One NaN is enough.
+            let mut problem = clean.clone();
+            problem.w.values[600 + 77] = f64::NAN;
+            problem.name = format!("{}, one NaN", problem.name);
+            held.check(on, &problem)?;
+            // No weights at all.
+            let mut case = Case::new(0, 20, 30, dtype);
+            case.accumulate = accumulate;
+            held.check(on, &case.problem())?;
+            index += 1;
+        }
+    }
+    Ok(held)
+}
+
+/// Runs, schedules and device sizes give the same bits.
+pub(super) fn spectral_norm_same_bits(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    for (index, [batch, m, n]) in [[1, 300, 50], [4, 33, 257]].into_iter().enumerate() {
+        let mut case = Case::new(batch, m, n, FLOATS[index]);
+        (case.steps, case.accumulate) = (2, true);
+        case.seed = 500 + index as u64;
+        same_bits(&mut held, subject, &case.problem())?;
+    }
+    Ok(held)
+}
+
+/// On GPUs without large clusters, with their limits.
+pub(super) fn spectral_norm_on_other_architectures(
+    subject: &Subject,
+    _: Effort,
+) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    if !emulated(subject) {
+        return Held::skipped("architectures are the emulator's to choose");
+    }
+    let mut held = Held::default();
+    for (index, device) in other_architectures()?.into_iter().enumerate() {
+        for [m, n] in [[70, 90], [9, 5000]] {
+            let mut case = Case::new(2, m, n, FLOATS[index]);
+            case.seed = 600 + index as u64;
+            held.check(&device, &case.problem())?;
+        }
+    }
+    Ok(held)
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let size = || prop_oneof![2 => 1usize..30, 1 => 30usize..200];
+    let given = any::<[bool; 4]>();
+    (
+        (
+            prop_oneof![Just(None), (1usize..4).prop_map(Some)],
+            size(),
+            size(),
+        ),
+        floats(),
+        layouts(),
+        0u32..4,
+        given,
+        prop::sample::select(vec![Values::Normal, Values::Spiked, Values::Zero]),
+        any::<u64>(),
+    )
+        .prop_map(
+            |((batch, m, n), types, layouts, steps, given, values, seed)| Case {
+                batch,
+                m,
+                n,
+                types,
+                layouts,
+                steps,
+                gamma: given[0],
+                scaled: given[1],
+                backward: given[2],
+                accumulate: given[3],
+                values,
+                seed,
+            },
+        )
+}
+
+/// What fails is made small before it is told.
+pub(super) fn spectral_norm_random_problems(
+    subject: &Subject,
+    effort: Effort,
+) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    drawn(
+        subject,
+        effort,
+        &case(),
+        |case| case.seed,
+        |held, device, case| held.check(device, &case.problem()),
+    )
+}
+
+pub(super) fn spectral_norm_wrong_arguments(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let told = |error: evenkeel::Error| error.to_string();
+    let stream = device(subject, 0)?.stream().map_err(told)?;
+    arguments(&stream).map_err(told)??;
+    Ok(Held {
+        problems: 1,
+        ..Held::default()
+    })
+}
+
+fn arguments(stream: &Stream) -> evenkeel::Result<Result<(), String>> {
+    let op = SpectralNorm::default().prepare(stream)?;
+    let w = stream.zeros(DType::Bf16, &[2, 4, 6])?;
+    let integers = stream.zeros(DType::I32, &[2, 4, 6])?;
+    let two = stream.zeros(DType::F32, &[2])?;
+    let three = stream.zeros(DType::F32, &[3])?;
+    let forward = |w: TensorRef<'_>, u: [usize; 2], v: [usize; 2], gamma: Option<TensorRef<'_>>| {
+        let (mut u, mut v) = (stream.zeros(DType::F32, &u)?, stream.zeros(DType::F32, &v)?);
+        let mut vectors = SpectralVectors::new(u.view_mut(), v.view_mut());
+        op.forward(w, &mut vectors, gamma).map(|_| ())
+    };
+    let into = |bytes: usize, sigmas: usize| -> evenkeel::Result<()> {
+        let (mut u, mut v) = (
+            stream.zeros(DType::F32, &[2, 6])?,
+            stream.zeros(DType::F32, &[2, 4])?,
+        );
+        let mut sigma = stream.zeros(DType::F32, &[sigmas])?;
+        let mut scale = stream.zeros(DType::F32, &[2])?;
+        let mut workspace = stream.uninitialised(DType::U8, &[bytes])?;
+        let mut vectors = SpectralVectors::new(u.view_mut(), v.view_mut());
+        let mut outputs =
+            SpectralNormOutputs::new(sigma.view_mut(), scale.view_mut(), workspace.view_mut());
+        op.forward_into(w.view(), &mut vectors, None, &mut outputs)
+    };
+    let backward = |sigma: TensorRef<'_>, dscaled: TensorRef<'_>| -> evenkeel::Result<()> {
+        let u = stream.zeros(DType::F32, &[2, 6])?;
+        let v = stream.zeros(DType::F32, &[2, 4])?;
+        let saved = SpectralSaved::new(u.view(), v.view(), sigma);
+        op.backward(w.view(), &saved, None, dscaled).map(|_| ())
+    };
+    let bytes = op.workspace_bytes(2, 4, 6);
+    let flat = w.view().reshape(&[48])?;
+    let checks = [
+        (
+            "integer weights",
+            forward(integers.view(), [2, 6], [2, 4], None),
+            "w",
+        ),
+        ("a flat weight", forward(flat, [1, 48], [1, 1], None), "w"),
+        ("a short u", forward(w.view(), [2, 5], [2, 4], None), "u"),
+        ("a short v", forward(w.view(), [2, 6], [1, 4], None), "v"),
+        (
+            "three gammas",
+            forward(w.view(), [2, 6], [2, 4], Some(three.view())),
+            "gamma",
+        ),
+        ("three sigmas", into(bytes, 3), "sigma"),
+        (
+            "three sigmas of a backward",
+            backward(three.view(), w.view()),
+            "sigma",
+        ),
+        (
+            "a short gradient",
+            backward(two.view(), w.view().slice_rows(0..1)?),
+            "dscaled",
+        ),
+    ];
+    for (what, result, argument) in checks {
+        if let Err(wrong) = names(what, result, argument) {
+            return Ok(Err(wrong));
+        }
+    }
+    if bytes > 0
+        && let Err(wrong) = names("a short workspace", into(bytes - 1, 2), "workspace")
+    {
+        return Ok(Err(wrong));
+    }
+    forward(w.view(), [2, 6], [2, 4], Some(two.view()))?;
+    backward(two.view(), w.view())?;
+    into(bytes, 2)?;
+    // Those calls found weights of zeros, as they were given.
+    match stream.check() {
+        Ok(()) => Ok(Err("zero weights were not told".into())),
+        Err(evenkeel::Error::Data(_)) => Ok(Ok(())),
+        Err(other) => Err(other),
+    }
+}
+
+/// Weights of several blocks' rows, so that the sums over rows have a second stage.
+pub(super) fn workloads(quick: bool) -> Vec<Workload> {
+    let mut shapes = vec![([2, 90, 70], DType::Bf16, 2), ([1, 20, 600], DType::F32, 2)];
+    if !quick {
+        shapes.push(([1, 400, 1000], DType::Bf16, 4));
+    }
+    shapes
+        .into_iter()
+        .map(|([batch, m, n], dtype, multiprocessors)| {
+            let mut case = Case::new(batch, m, n, dtype);
+            case.seed = 31 + n as u64;
+            case.steps = 2;
+            Workload {
+                problem: Box::new(case.problem()),
+                multiprocessors,
+            }
+        })
+        .collect()
+}
+
+fn plain() -> Problem {
+    Case::new(2, 30, 40, DType::F32).problem()
+}
+
+fn halves() -> Problem {
+    let mut case = Case::new(2, 30, 40, DType::Bf16);
+    case.layouts.iter_mut().for_each(|layout| layout.gap = 3);
+    case.problem()
+}
+
+fn adding() -> Problem {
+    let mut case = Case::new(2, 30, 40, DType::F32);
+    case.accumulate = true;
+    case.problem()
+}
+
+/// Every way to be wrong.
+pub(super) const REFUSED: &[Wrong<Problem>] = &[
+    Wrong {
+        name: "sigma of the vectors before the step",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let v = outcome.v.values();
+            let w = problem.weight(0).chunks(40);
+            let sigma: f64 = w
+                .zip(&v)
+                .map(|(w, v)| v * w.iter().zip(&problem.u).map(|(w, u)| w * u).sum::<f64>())
+                .sum();
+            outcome.sigma.row_mut(0)[0] = round_to(DType::F32, sigma);
+        },
+    },
+    Wrong {
+        name: "a u that is not of norm 1",
+        problem: plain,
+        spoil: |_, outcome| {
+            let sigma = outcome.sigma.row(0)[1];
+            outcome.u.row_mut(0)[40..]
+                .iter_mut()
+                .for_each(|u| *u *= sigma);
+        },
+    },
+    Wrong {
+        name: "u and v of another weight of the batch",
+        problem: plain,
+        spoil: |_, outcome| outcome.v.row_mut(0).rotate_left(30),
+    },
+    Wrong {
+        name: "gamma left out of the scale",
+        problem: plain,
+        spoil: |_, outcome| {
+            let sigma = outcome.sigma.row(0)[1];
+            outcome.scale.row_mut(0)[1] = round_to(DType::F32, 1.0 / sigma);
+        },
+    },
+    Wrong {
+        name: "a weight scaled by another's scale",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let scale = outcome.scale.row(0)[1];
+            if let Some(scaled) = &mut outcome.scaled {
+                for (got, w) in scaled.row_mut(0).iter_mut().zip(problem.w.row(0)) {
+                    *got = round_to(DType::F32, scale * w);
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "a gradient through the scale alone",
+        problem: plain,
+        spoil: |problem, outcome| {
+            let scale = outcome.scale.row(0)[0];
+            if let (Some(dw), Some(dscaled)) = (&mut outcome.dw, &problem.dscaled) {
+                for (got, g) in dw.row_mut(3).iter_mut().zip(dscaled.row(3)) {
+                    *got = round_to(DType::F32, scale * g);
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "a dgamma without its division by sigma",
+        problem: plain,
+        spoil: |_, outcome| {
+            let sigma = outcome.sigma.row(0)[0];
+            if let Some(dgamma) = &mut outcome.dgamma {
+                dgamma.row_mut(0)[0] = round_to(DType::F32, dgamma.row(0)[0] * sigma);
+            }
+        },
+    },
+    Wrong {
+        name: "a gradient written where it was to be added",
+        problem: adding,
+        spoil: |problem, outcome| {
+            if let (Some(dw), Some([before, _])) = (&mut outcome.dw, &problem.before) {
+                for (got, before) in dw.row_mut(0).iter_mut().zip(before) {
+                    *got = round_to(DType::F32, *got - before);
+                }
+            }
+        },
+    },
+    Wrong {
+        name: "two units of the last place in the scaled weight",
+        problem: halves,
+        spoil: |_, outcome| {
+            if let Some(scaled) = &mut outcome.scaled {
+                let w = &mut scaled.row_mut(59)[39];
+                *w += 2.0 * ulp(DType::Bf16, *w);
+            }
+        },
+    },
+    Wrong {
+        name: "a write between two rows of dw",
+        problem: halves,
+        spoil: |_, outcome| {
+            if let Some(dw) = &mut outcome.dw {
+                dw.memory[41] = 0.0;
+            }
+        },
+    },
+    Wrong {
+        name: "a weight of zeros without a word",
+        problem: || {
+            let mut case = Case::new(2, 30, 40, DType::F32);
+            case.values = Values::Zero;
+            case.problem()
+        },
+        spoil: |_, outcome| outcome.status = Status::empty(),
+    },
+];
