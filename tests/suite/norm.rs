@@ -1,6 +1,8 @@
 //! The properties of the row operations, one test of each for each kind of device, and golden vectors
 //! on all of them.
 
+mod neighbours;
+
 use evenkeel::norm::{HeadNormOptions, NormOptions, SDD_EPS};
 use evenkeel::{DType, DeviceKind};
 use evenkeel_cli::compare::Checked;
@@ -30,6 +32,46 @@ properties!(
     the_same_bits_every_time,
     bytes_of_norms,
     norms_on_other_architectures,
+    softmax_kinds_and_masks,
+    softmax_lengths_of_rows,
+    softmax_alignments,
+    softmax_extremes,
+    softmax_rows_sum_to_one,
+    softmax_offsets_change_nothing,
+    softmax_peaks_keep_their_digits,
+    softmax_random_problems,
+    softmax_of_nothing,
+    softmax_of_rows_that_see_nothing,
+    softmax_of_rows_that_are_not_finite,
+    softmax_wrong_arguments,
+    softmax_same_bits,
+    softmax_traffic,
+    softmax_on_other_architectures,
+    dyt_weights_and_passes,
+    dyt_lengths_of_rows,
+    dyt_slopes_keep_their_digits,
+    dyt_random_problems,
+    dyt_edges,
+    dyt_wrong_arguments,
+    dyt_same_bits,
+    dyt_traffic,
+    dyt_on_other_architectures,
+    spectral_norm_shapes_and_steps,
+    spectral_norm_extremes,
+    spectral_norm_converges,
+    spectral_norm_random_problems,
+    spectral_norm_edges,
+    spectral_norm_wrong_arguments,
+    spectral_norm_same_bits,
+    spectral_norm_on_other_architectures,
+    tev_tables,
+    tev_offsets,
+    tev_random_problems,
+    tev_edges,
+    tev_wrong_arguments,
+    tev_same_bits,
+    tev_traffic,
+    tev_on_other_architectures,
 );
 
 /// A golden case of a normalization as a problem: its data, and the call whose results the file has.
@@ -113,6 +155,14 @@ fn of_rows(case: &Case, dtype: DType) -> Option<(Operation, Problem)> {
     Some((operation, problem))
 }
 
+/// A golden case as a problem, with its matrices in `dtype`.
+fn problem(case: &Case, dtype: DType) -> (Operation, Box<dyn Checked>) {
+    if let Some((operation, problem)) = of_rows(case, dtype) {
+        return (operation, Box::new(problem));
+    }
+    neighbours::problem(case, dtype).unwrap_or_else(|| panic!("no problem of {}", case.name))
+}
+
 /// Every golden case on a device. `golden::norm::the_reference_agrees` holds the reference to the
 /// file's numbers within 1e-12, which is nothing beside the bounds that the device is held to here.
 fn golden_vectors(kind: DeviceKind) {
@@ -125,15 +175,13 @@ fn golden_vectors(kind: DeviceKind) {
             if !case.inputs.types.iter().any(|name| name == dtype.name()) {
                 continue;
             }
-            let Some((operation, problem)) = of_rows(case, dtype) else {
-                continue;
-            };
+            let (operation, problem) = problem(case, dtype);
             if !operation.is_on(kind) {
                 continue;
             }
             match problem.check(subject.device(index).unwrap()) {
                 Ok(verdict) => wrong.extend(verdict.mismatches),
-                Err(error) => wrong.push(format!("{error} in {}", problem.name)),
+                Err(error) => wrong.push(format!("{error} in {}", problem.name())),
             }
         }
     }
