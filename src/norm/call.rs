@@ -4,10 +4,11 @@
 //! [`Sdd`](super::Sdd) differ in what they ask of their caller. What they run is one forward and one
 //! backward, and [`RowOp`] is the one place that chooses who runs it.
 
-use super::arguments::{RotaryTables, Saved, Weights};
+use super::arguments::{RotaryTables, Saved};
 use super::check::{
     Check, INTEGERS, MAX_ROTARY_HEAD_DIM, reference_only, shape_of, workspace_bytes,
 };
+use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions, Rotary, host};
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
@@ -53,172 +54,6 @@ impl Pair<'_> {
     }
 }
 
-/// `[tokens, heads, columns]`; what is not split into heads has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowShape {
-    pub(super) tokens: usize,
-    pub(super) heads: usize,
-    pub(super) columns: usize,
-}
-
-impl RowShape {
-    /// Of a matrix of floats.
-    pub(super) fn of(check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<Self> {
-        check.float(argument, view)?;
-        check.row_count(argument, view.rows(), view.columns())?;
-        Ok(Self {
-            tokens: view.rows(),
-            heads: 1,
-            columns: view.columns(),
-        })
-    }
-
-    /// Of `[tokens, heads * columns]`, `[tokens, heads, columns]` or
-    /// `[batch, tokens, heads, columns]`.
-    pub(super) fn of_heads(
-        check: &Check,
-        argument: &'static str,
-        view: &TensorRef<'_>,
-        heads: usize,
-    ) -> Result<Self> {
-        check.float(argument, view)?;
-        let rank = view.shape().len();
-        let (rows, columns) = match rank {
-            2 if view.columns().is_multiple_of(heads) => {
-                (view.rows().checked_mul(heads), view.columns() / heads)
-            }
-            // An empty view may have columns past counting.
-            3 | 4
-                if view.shape()[rank - 2] == heads
-                    && view.columns().checked_mul(heads).is_some() =>
-            {
-                (Some(view.rows()), view.columns())
-            }
-            _ => {
-                return check.fail(
-                    argument,
-                    format!("[tokens, {heads} * head_dim] or [tokens, {heads}, head_dim]"),
-                    shape_of(view),
-                );
-            }
-        };
-        // Only empty views have rows past counting.
-        let rows = rows.unwrap_or(0);
-        check.row_count(argument, rows, columns)?;
-        Ok(Self {
-            tokens: rows / heads,
-            heads,
-            columns,
-        })
-    }
-
-    /// The form of a weight, the first of those that an operation knows.
-    pub(super) fn form_of(
-        self,
-        check: &Check,
-        argument: &'static str,
-        weight: &TensorRef<'_>,
-        known: &[WeightForm],
-    ) -> Result<WeightForm> {
-        check.float(argument, weight)?;
-        let fits = |form: &&WeightForm| form.elements(self) == weight.elements();
-        if let Some(form) = known.iter().find(fits)
-            && weight.is_contiguous()
-        {
-            return Ok(*form);
-        }
-        let Self { heads, columns, .. } = self;
-        let expected: Vec<String> = known
-            .iter()
-            .map(|form| match form {
-                WeightForm::One => "[1]".to_owned(),
-                WeightForm::Row => format!("[{columns}]"),
-                WeightForm::Heads => format!("[{heads}, {columns}]"),
-            })
-            .collect();
-        let expected = format!("contiguous, of shape {}", expected.join(" or "));
-        check.fail(argument, expected, shape_of(weight))
-    }
-
-    /// The form of gamma and beta, which is the same.
-    pub(super) fn weight_form(
-        self,
-        check: &Check,
-        weights: &Weights<'_>,
-        known: &[WeightForm],
-    ) -> Result<WeightForm> {
-        let mut form = None;
-        for (argument, weight) in [("gamma", weights.gamma), ("beta", weights.beta)] {
-            if let Some(weight) = weight {
-                let known = form.as_ref().map_or(known, std::slice::from_ref);
-                form = Some(self.form_of(check, argument, &weight, known)?);
-            }
-        }
-        Ok(form.unwrap_or(WeightForm::Row))
-    }
-
-    pub(super) fn rows(self) -> usize {
-        self.tokens * self.heads
-    }
-
-    /// Elements from a token to the next, and from a head to the next.
-    pub(super) fn strides(self, view: &TensorRef<'_>) -> [usize; 2] {
-        if view.columns() == self.columns {
-            [
-                self.heads.saturating_mul(view.row_stride()),
-                view.row_stride(),
-            ]
-        } else {
-            [view.row_stride(), self.columns]
-        }
-    }
-
-    /// Whether a view has these rows.
-    pub(super) fn check(
-        self,
-        check: &Check,
-        argument: &'static str,
-        view: &TensorRef<'_>,
-    ) -> Result<()> {
-        let Self {
-            tokens,
-            heads,
-            columns,
-        } = self;
-        check.float(argument, view)?;
-        let got = (view.rows(), view.columns());
-        if got == (self.rows(), columns) || got == (tokens, heads * columns) {
-            return Ok(());
-        }
-        let expected = match heads {
-            1 => format!("[{tokens}, {columns}]"),
-            _ => format!("[{tokens}, {heads} * {columns}] or [{tokens}, {heads}, {columns}]"),
-        };
-        check.fail(argument, expected, shape_of(view))
-    }
-}
-
-/// What a weight has one element for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WeightForm {
-    /// One for all: alpha `[1]`.
-    One,
-    /// Each column: `[D]`.
-    Row,
-    /// Each column of each head: `[heads, D]`.
-    Heads,
-}
-
-impl WeightForm {
-    pub(super) fn elements(self, shape: RowShape) -> usize {
-        match self {
-            Self::One => 1,
-            Self::Row => shape.columns,
-            Self::Heads => shape.heads * shape.columns,
-        }
-    }
-}
-
 /// A forward: y = norm(x), of x + residual where there is one, times silu(gate), turned.
 #[derive(Debug)]
 pub(super) struct ForwardCall<'a> {
@@ -241,7 +76,7 @@ pub(super) struct ForwardCall<'a> {
 }
 
 impl ForwardCall<'_> {
-    /// All but the weights, which [`WeightForm`] checked.
+    /// All but the weights, which [`RowShape::weight_form`] checked.
     fn check(&self, check: &Check) -> Result<()> {
         let shape = self.shape;
         shape.check(check, "x", &self.rows.input())?;
@@ -314,7 +149,7 @@ pub(super) struct BackwardCall<'a> {
 }
 
 impl BackwardCall<'_> {
-    /// All but the weights, which [`WeightForm`] checked; `dgamma` is what that gradient is called.
+    /// All but the weights, which [`RowShape::weight_form`] checked; `dgamma` is what that gradient is called.
     fn check(&self, check: &Check, dgamma: &'static str) -> Result<()> {
         let shape = self.shape;
         self.check_forward(check)?;
@@ -523,5 +358,36 @@ impl RowOp {
         call.check_views(check, &self.stream, self.dgamma)?;
         self.stream.raise(host::rows::backward(call)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pairing;
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn kernels_turn_heads_of_a_length_that_registers_hold() {
+        let stream = Device::cpu().stream().unwrap();
+        let table = stream.zeros(DType::F32, &[1, 1]).unwrap();
+        let tables = RotaryTables::new(table.view(), table.view());
+        let rotary = (Rotary::new(Pairing::HalfSplit, 2), tables);
+        let cpu = Check::new("HeadNorm::forward", &stream);
+        let kernels = Check {
+            kernels: true,
+            ..cpu
+        };
+        let of = |columns| RowShape {
+            tokens: 1,
+            heads: 1,
+            columns,
+        };
+        let long = of(MAX_ROTARY_HEAD_DIM + 2);
+        assert!(check_rotary(&cpu, long, Some(&rotary)).is_ok());
+        assert!(check_rotary(&kernels, of(MAX_ROTARY_HEAD_DIM), Some(&rotary)).is_ok());
+        assert!(check_rotary(&kernels, long, None).is_ok());
+        let error = check_rotary(&kernels, long, Some(&rotary)).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     }
 }

@@ -4,9 +4,10 @@
 mod tests;
 
 use super::arguments::{GradientOutputs, Weights};
-use super::call::{Named, Pair, RowShape, read, reborrow, write};
+use super::call::{Named, Pair, read, reborrow, write};
 use super::check::{Check, FLOATS, reference_only, workspace_bytes};
 use super::host;
+use super::shape::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Dynamic tanh, which stands where a normalization would; to be prepared for a stream.

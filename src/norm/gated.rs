@@ -1,9 +1,10 @@
 //! The operation: a normalization times a gate.
 
 use super::arguments::{GradientOutputs, Saved, Statistics, Weights};
-use super::call::{BackwardCall, ForwardCall, Pair, RowOp, RowShape, WeightForm, reborrow};
+use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
 use super::check::workspace_bytes;
 use super::result::{GatedNormGradients, NormResult, WeightBuffers, like};
+use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions};
 use crate::{Result, Stream, TensorMut, TensorRef};
 

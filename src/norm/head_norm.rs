@@ -1,9 +1,10 @@
 //! The operation: normalization of attention heads (QK-norm), and rotary embedding.
 
 use super::arguments::{GradientOutputs, RotaryTables, Saved, Statistics, Weights};
-use super::call::{BackwardCall, ForwardCall, Pair, RowOp, RowShape, WeightForm, reborrow};
+use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
 use super::check::{Check, workspace_bytes};
 use super::result::{HeadNormResult, NormGradients, WeightBuffers, like};
+use super::shape::{RowShape, WeightForm};
 use super::{HeadNormOptions, Pairing, Rotary};
 use crate::{Error, Result, Stream, TensorMut, TensorRef};
 

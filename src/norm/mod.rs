@@ -21,8 +21,11 @@ mod options;
 mod result;
 mod rows;
 mod sdd;
+mod shape;
 mod softmax;
 mod spectral;
+#[cfg(test)]
+mod tests;
 mod tev;
 
 pub use arguments::{GradientOutputs, RotaryTables, Saved, Statistics, Weights};

@@ -1,9 +1,10 @@
 //! The operation: Scale-Distribution Decoupling, a normalization after a product.
 
 use super::arguments::{GradientOutputs, Saved, Statistics};
-use super::call::{BackwardCall, ForwardCall, Pair, RowOp, RowShape, WeightForm, reborrow};
+use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
 use super::check::{Check, workspace_bytes};
 use super::result::{NormResult, SddGradients, like};
+use super::shape::{RowShape, WeightForm};
 use super::{NormOptions, SDD_EPS};
 use crate::{DType, Result, Stream, TensorMut, TensorRef};
 

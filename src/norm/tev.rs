@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::call::RowShape;
 use super::check::{Check, reference_only};
 use super::host;
+use super::shape::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Token embedding variability, a probe of stability, to be prepared for a stream:

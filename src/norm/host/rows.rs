@@ -2,7 +2,8 @@
 
 use super::floats::{fill, floats, floats_mut, indices};
 use crate::norm::arguments;
-use crate::norm::call::{BackwardCall, ForwardCall, Pair, RowShape, WeightForm};
+use crate::norm::call::{BackwardCall, ForwardCall, Pair};
+use crate::norm::shape::{RowShape, WeightForm};
 use crate::norm::{HeadNormOptions, Rotary};
 use crate::reference::norm::heads::RotaryTables;
 use crate::reference::norm::rows::{self, Incoming, Outgoing, Residual};

@@ -2,7 +2,7 @@
 
 use super::floats::{fill, floats, indices, matrix};
 use super::rows::open;
-use crate::norm::call::RowShape;
+use crate::norm::shape::RowShape;
 use crate::norm::softmax::{BackwardCall, Blocks, ForwardCall};
 use crate::reference::norm::softmax::{self, Incoming};
 use crate::{Result, Status};

@@ -3,7 +3,7 @@
 use super::floats::{fill, floats, floats_mut};
 use super::rows::{of, of_mut, optional};
 use crate::norm::SpectralNormOptions;
-use crate::norm::call::RowShape;
+use crate::norm::shape::RowShape;
 use crate::norm::spectral::{BackwardCall, ForwardCall, Shape};
 use crate::reference::norm::spectral::{self, Saved, Vectors};
 use crate::{Result, Status};
