@@ -5,35 +5,37 @@
 //! from its row's own exact numbers. Nothing is fitted to what was observed.
 //!
 //! With u = 2^-24, half a unit of the last place of 1 in fp32 (each correctly rounded operation errs
-//! by at most u relatively), D columns, and `adds` the additions on the longest path from an element to its
-//! row's sum: a thread adds the elements it holds, at most 64 of them or the 1024th part of a row where
-//! that is more, then 5 merges of a warp, 5 of a block and 4 of a cluster.
+//! by at most u relatively), D columns, R the largest less the smallest element of a row, and V its
+//! variance or mean square:
 //!
 //! | quantity | error |
 //! |---|---|
-//! | sum of D terms of size \|t\| | `adds` u sum \|t\|; 0 where all terms are multiples of some g and sum \|t\| <= 2^24 g: then every partial sum is exact, in any order |
-//! | mean | delta = that / D, and u \|mean\| of the division (where the sum is exact: what rounding the quotient takes, 0 for constant rows) |
-//! | deviation d = x - mean | delta + u (\|d\| + delta); rms: none, d = x |
-//! | variance or mean square | squares u, of rounded deviations 2 u, sum `adds` u, division u, eps u: k = `adds` + 5; and + delta^2, never -: the deviations from another centre are larger. V in [V (1 - k u), (V + delta^2) (1 + k u)] |
-//! | rstd | both ends to the power -1/2, and 2 u for square root and division |
+//! | sum of D terms of size \|t\| | u sum \|t\| for each addition on the longest path. A thread adds units of up to 8 pairwise, 3, and one to the other, at most 16 or the 1024th part of a row where that is more; then come 5 merges of a warp, 4 of a block and 4 of a cluster |
+//! | mean of a layer | each thread takes deviations from one of its elements, at most R: (its additions + 2) u R. Each merge of two means adds the differences of pivots and of means, their sum, the share of the counts, the product and the sum: 7 u R; there are 13, and one for each of the segments of 4096 that a long row may be read in. delta is all of them; 0 where R is |
+//! | deviation d = x - mean | delta, u R (x less the pivot), u (\|d\| + delta); rms: none, d = x |
+//! | mean square | squares u, additions as above, division u, eps u: V k u |
+//! | variance | the same, 5 u a merge; each merge adds w q^2, q the distance of its two means, which is off by e = 2 delta + 4 u R: sum w <= 13/4 + 1 and sum w q^2 <= V, so by Cauchy and Schwarz at most 2 e sqrt(V sum w) + e^2 sum w; the same for the deviations, of weight 1, off by 2 u R (that the threads' means are off is no first-order error: deviations from a mean sum to 0) |
+//! | rstd | both ends of the variance and eps to the power -1/2, and 2 u for square root and division |
 //! | h = d r | error of d times r, error of r times d, u |
 //! | w = gamma + offset | u where there is an offset |
 //! | n = h w + beta | errors of the factors, u for the product, u (\|h w\| + \|beta\|) for the sum |
 //! | rotary a c - b s | those of a and b by \|c\| and \|s\|, 2 u (\|a c\| + \|b s\|) |
-//! | silu(z) = z / (1 + exp(-z)) | ex2.approx of a rounded argument errs by (2 + \|z\| log2 e) 2^-23, damped by 1 - sig(z); then 3 u; a flushed exponential loses 2^-126 |
+//! | silu(z) = z / (1 + exp(-z)) | ex2.approx of a rounded argument errs by (2 + \|z\| log2 e) 2^-23, damped by 1 - sig(z); the sum u, rcp.approx 2 u, the product u; a flushed exponential loses 2^-126 |
 //! | its slope sig(z) (1 + z sig(-z)) | sig(-z) may be 1 - sig(z), absolutely off by the error of sig(z) and u; then term by term |
 //! | a = w dy | errors of the factors, u |
-//! | c1, c2 | the sums of the terms' errors, `adds` u of their sizes, and u for the division (u more for each product a h) |
+//! | c1, c2 | the sums of the terms' errors, u of their sizes for each addition, and u for the division (u more for each product a h) |
 //! | dx = r (a - c1 - h c2) | errors of each, 3 u (\|a\| + \|c1\| + \|h c2\|) as they may cancel, error of r times the bracket, u |
 //! | + dstream | u of the sum |
 //! | dgamma, dbeta | sums over rows: the terms' errors, and u of their sizes for each addition of a row: no order has more |
 //! | dalpha of one number | the same, over rows and columns |
 //!
-//! The statistics that a backward reads are the forward's, with its errors. Products of errors are some
+//! The statistics that a backward reads are the forward's, with its errors and the mean's rounding; it
+//! takes deviations from that mean. Products of errors are some
 //! hundred u of what is counted: [`SECOND_ORDER`]. The same holds on rows whose squares leave fp32's
 //! range: what scales them by a power of two errs no more.
 //!
-//! The CPU device computes in f64, u = 2^-53, and stores statistics in f32.
+//! The CPU device computes in f64, u = 2^-53, the mean by a compensated sum (whose error counts as 4
+//! additions), and stores statistics in f32.
 
 use evenkeel::norm::NormOptions;
 use evenkeel::reference::norm::Moments;
@@ -56,10 +58,14 @@ pub struct Arithmetic {
     pub flush: f64,
     /// What an underflow loses.
     pub tiny: f64,
-    /// Additions from an element to the row's sum.
-    pub adds: f64,
-    /// Digits of a sum in which partial sums are exact.
-    digits: i32,
+    /// Additions from an element to the sum of its thread.
+    own_adds: f64,
+    /// Additions from there to the row's sum.
+    merges: f64,
+    /// Parts of a row that a thread has one after the other.
+    segments: f64,
+    /// Whether means are relative to elements of the row.
+    pivots: bool,
 }
 
 impl Arithmetic {
@@ -71,39 +77,28 @@ impl Arithmetic {
                 unit: DOUBLE,
                 flush: 0.0,
                 tiny: 0.0,
-                adds: 4.0,
-                digits: 53,
+                own_adds: 4.0,
+                merges: 0.0,
+                segments: 0.0,
+                pivots: false,
             };
         }
-        let of_a_thread = columns.div_ceil(1024).max(64).min(columns);
+        let units = columns.div_ceil(1024).max(16);
         Self {
             unit: SINGLE,
             flush: (-126.0_f64).exp2(),
             tiny: (-148.0_f64).exp2(),
-            adds: (of_a_thread + 5 + 5 + 4) as f64,
-            digits: 24,
+            own_adds: (3 + units).min(columns) as f64,
+            merges: 13.0,
+            segments: columns.div_ceil(4096) as f64,
+            pivots: true,
         }
     }
 
-    /// The error of a sum.
-    fn sum(&self, terms: &[f64]) -> f64 {
-        let size: f64 = terms.iter().map(|x| x.abs()).sum();
-        let grid = terms.iter().filter_map(|&x| lowest_bit(x)).min();
-        match grid {
-            Some(grid) if size <= f64::from(self.digits + grid).exp2() => 0.0,
-            _ => self.adds * self.unit * size,
-        }
-    }
-}
-
-/// The exponent of the lowest bit of a number that is not 0.
-fn lowest_bit(x: f64) -> Option<i32> {
-    let bits = x.to_bits();
-    let (exponent, mantissa) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
-    match exponent {
-        // Subnormal in f64: no element type has such.
-        0 => None,
-        _ => Some(exponent - 1075 + (mantissa | 1 << 52).trailing_zeros() as i32),
+    /// Additions from an element to the row's sum.
+    #[must_use]
+    pub fn adds(&self) -> f64 {
+        self.own_adds + self.merges
     }
 }
 
@@ -116,8 +111,12 @@ pub fn exact_moments(x: &[f64], norm: &NormOptions) -> Moments {
 /// Absolute errors of a row's statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StatisticsError {
-    /// Of the mean.
+    /// Of the mean as it is saved.
     pub mean: f64,
+    /// Of the mean that deviations are taken from.
+    centre: f64,
+    /// Of a deviation beside that.
+    deviation: f64,
     /// Of r.
     pub rstd: f64,
 }
@@ -127,24 +126,36 @@ impl StatisticsError {
     #[must_use]
     pub fn new(x: &[f64], layer: bool, moments: &Moments, on: &Arithmetic) -> Self {
         let unit = on.unit;
-        let mean = if layer {
-            let sum = on.sum(x) / x.len() as f64;
-            if sum == 0.0 && on.digits == 24 {
-                (f64::from(moments.mean as f32) - moments.mean).abs()
-            } else {
-                sum + unit * (moments.mean.abs() + sum)
-            }
-        } else {
-            0.0
-        };
-        let spread = moments.rstd.powi(-2);
-        let k = (on.adds + 5.0) * unit * SECOND_ORDER;
-        let high = (spread + mean * mean) * (1.0 + k);
-        let low = spread * (1.0 - k);
+        let with_eps = moments.rstd.powi(-2);
+        let k = (on.adds() + 3.0) * unit * SECOND_ORDER;
+        let mut error = Self::default();
+        let (mut high, mut low) = (with_eps * (1.0 + k), with_eps * (1.0 - k));
+        if layer && on.pivots {
+            let most = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let least = x.iter().copied().fold(f64::INFINITY, f64::min);
+            let range = unit * (most - least);
+            let links = on.merges + on.segments;
+            error.centre = (on.own_adds + 2.0 + 7.0 * links) * range;
+            error.deviation = range;
+            error.mean = error.centre + unit * moments.mean.abs();
+            let weight = on.merges / 4.0 + 1.0;
+            let apart = 2.0 * error.centre + 4.0 * range;
+            let root = with_eps.sqrt();
+            let first = 2.0 * root * (apart * weight.sqrt() + 2.0 * range);
+            let second = weight * apart * apart + error.centre * error.centre;
+            let more = 5.0 * links * unit * with_eps + first + second;
+            (high, low) = (high + more, low - more);
+        } else if layer {
+            let size = x.iter().map(|x| x.abs()).sum::<f64>() / x.len() as f64;
+            error.centre = on.adds() * unit * size + unit * moments.mean.abs();
+            error.mean = error.centre;
+            high += error.centre * error.centre;
+        }
         let root = 2.0 * unit * SECOND_ORDER;
-        let rstd = (low.sqrt().recip() * (1.0 + root) - moments.rstd)
-            .max(moments.rstd - high.sqrt().recip() * (1.0 - root));
-        Self { mean, rstd }
+        // Below 0 nothing is known: that is so where no digit of the variance is.
+        let most = low.max(0.0).sqrt().recip() * (1.0 + root);
+        error.rstd = (most - moments.rstd).max(moments.rstd - high.sqrt().recip() * (1.0 - root));
+        error
     }
 
     /// As a backward reads them: stored in f32, computed or `given` exactly.
@@ -152,13 +163,16 @@ impl StatisticsError {
     pub fn saved(self, moments: &Moments, given: bool) -> Self {
         let rounding = |exact: f64| SINGLE * exact.abs();
         let (mean, rstd) = (rounding(moments.mean), rounding(moments.rstd));
-        if given {
-            Self { mean, rstd }
+        let (mean, rstd) = if given {
+            (mean, rstd)
         } else {
-            Self {
-                mean: self.mean + mean,
-                rstd: self.rstd + rstd,
-            }
+            (self.mean + mean, self.rstd + rstd)
+        };
+        Self {
+            mean,
+            centre: mean,
+            deviation: 0.0,
+            rstd,
         }
     }
 }
@@ -263,7 +277,7 @@ impl<'a> RowNear<'a> {
         let deviation = if self.problem.is_layer() {
             let mean = Near {
                 value: -self.moments.mean,
-                error: self.statistics.mean,
+                error: self.statistics.centre + self.statistics.deviation,
             };
             Near::exactly(x).plus(mean, self.on)
         } else {
@@ -362,7 +376,7 @@ impl<'a> RowNear<'a> {
         let exponential = (4.0 + 2.0 * z.abs() * std::f64::consts::LOG2_E) * on.unit;
         Near {
             value,
-            error: value * ((1.0 - value) * exponential + 2.0 * on.unit) + on.flush,
+            error: value * ((1.0 - value) * exponential + 3.0 * on.unit) + on.flush,
         }
     }
 
@@ -426,7 +440,7 @@ impl<'a> RowNear<'a> {
         let errors: f64 = terms.iter().map(|term| term.error).sum();
         let sizes: f64 = terms.iter().map(|term| term.most()).sum();
         let value = values.iter().sum::<f64>() / count;
-        let error = (errors + on.adds * on.unit * sizes) / count;
+        let error = (errors + on.adds() * on.unit * sizes) / count;
         Near {
             value,
             error: error + on.unit * (value.abs() + error),
@@ -524,31 +538,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_bit_of_a_number() {
-        assert_eq!(lowest_bit(1.0), Some(0));
-        assert_eq!(lowest_bit(-6.0), Some(1));
-        assert_eq!(lowest_bit(0.375), Some(-3));
-        assert_eq!(lowest_bit(0.0), None);
-    }
-
-    #[test]
-    fn sums_on_a_grid_are_exact() {
-        let on = Arithmetic::new(true, 1000);
-        // bf16 numbers near 1e4 are multiples of 64.
-        assert_eq!(on.sum(&[10_048.0; 1000]), 0.0);
-        assert!(on.sum(&[10_048.0, 1e-3]) > 0.0);
-        // Every partial sum in f32 is exact indeed.
-        let sum = (0..1000).fold(0.0_f32, |sum, _| sum + 10_048.0);
-        assert_eq!(f64::from(sum), 1000.0 * 10_048.0);
-    }
-
-    #[test]
     fn a_constant_row_has_its_mean() {
         let on = Arithmetic::new(true, 300);
         let row = [10_048.0; 300];
         let moments = exact_moments(&row, &NormOptions::layer());
         let error = StatisticsError::new(&row, true, &moments, &on);
-        assert_eq!(error.mean, 0.0);
+        assert_eq!((error.centre, error.deviation), (0.0, 0.0));
         assert!(error.rstd < 1e-4 * moments.rstd);
+    }
+
+    #[test]
+    fn an_offset_is_in_the_saved_mean_alone() {
+        let on = Arithmetic::new(true, 300);
+        let row: Vec<f64> = (0..300).map(|i| f64::from(i % 7)).collect();
+        let far: Vec<f64> = row.iter().map(|x| x + 1e6).collect();
+        let of = |row: &[f64]| {
+            let moments = exact_moments(row, &NormOptions::layer());
+            StatisticsError::new(row, true, &moments, &on)
+        };
+        let (near, far) = (of(&row), of(&far));
+        assert_eq!(near.centre, far.centre);
+        assert!((near.rstd - far.rstd).abs() < 1e-9);
+        assert!(far.mean > 0.05 && near.mean < 1e-3);
     }
 }

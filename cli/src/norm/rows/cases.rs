@@ -47,7 +47,7 @@ impl Form {
 pub enum Values {
     /// Normal, of standard deviation 2.
     Normal,
-    /// A common offset of 1e4 and a spread of a few units of its last place: E[x^2] - E[x]^2 has no
+    /// A common offset of 1e4 and a spread of a few units of its last place: mean(x^2) - mean(x)^2 has no
     /// digits there.
     Offset,
     /// All the same, 1e4: eps decides.
@@ -62,11 +62,13 @@ pub enum Values {
     Spike,
     /// Magnitudes over 40 powers of two.
     Wide,
+    /// Ascending: the means of any two parts of a row lie apart.
+    Ascending,
 }
 
 impl Values {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Normal,
         Self::Offset,
         Self::Constant,
@@ -75,6 +77,7 @@ impl Values {
         Self::Tiny,
         Self::Spike,
         Self::Wide,
+        Self::Ascending,
     ];
 }
 

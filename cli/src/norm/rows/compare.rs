@@ -241,7 +241,7 @@ fn compare_weights(
         }
         let additions = match exact.len() {
             length if length == shape.heads * columns && length != columns => shape.tokens as f64,
-            1 if problem.operation == Operation::Sdd => shape.rows() as f64 + on.adds,
+            1 if problem.operation == Operation::Sdd => shape.rows() as f64 + on.adds(),
             _ => shape.rows() as f64,
         };
         for (index, (&got, &exact)) in got.iter().zip(exact).enumerate() {

@@ -315,8 +315,8 @@ impl Case {
                 Values::Normal => 2.0 * normal,
                 Values::Offset => {
                     let spread = match dtype {
-                        DType::Bf16 => 200.0,
-                        DType::F16 => 30.0,
+                        DType::Bf16 => 60.0,
+                        DType::F16 => 8.0,
                         _ => 1.0,
                     };
                     1e4 + spread * normal
@@ -325,6 +325,7 @@ impl Case {
                 Values::Zero => 0.0,
                 Values::Huge => normal * if half { 1e4 } else { 1e30 },
                 Values::Tiny => normal * if half { 1e-5 } else { 1e-30 },
+                Values::Ascending => 8.0 * column as f64 / self.columns as f64 - 3.0,
                 Values::Spike if column == spike => 1000.0,
                 Values::Spike => 0.1 * normal,
                 Values::Wide => {

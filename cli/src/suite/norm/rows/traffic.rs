@@ -13,9 +13,13 @@ use crate::subject::Subject;
 /// launch's parameters.
 const OF_A_ROW: f64 = 64.0;
 
+/// Columns that the registers of a block hold in any type, of rows with a gate.
+const HELD: usize = 4096;
+
 /// The least and the most bytes that a forward may read and write.
 ///
-/// Reads: each element of x, and of residual or gate, once; a row's weights once for each row (hardware
+/// Reads: each element of x, and of residual or gate, once, but for gated rows that no block holds
+/// (clusters have no kernel for them), which are read twice; a row's weights once for each row (hardware
 /// finds them in a cache, the emulator counts them), or once for all where a block keeps them; the
 /// angles of its rotary embedding. Writes: y, the stream and the statistics once.
 fn bounds(problem: &Problem) -> [(f64, f64); 2] {
@@ -44,9 +48,16 @@ fn bounds(problem: &Problem) -> [(f64, f64); 2] {
     if problem.statistics {
         written += 4.0 * rows * if problem.is_layer() { 2.0 } else { 1.0 };
     }
+    let looks = match problem.operation {
+        Operation::GatedNorm if shape.columns > HELD => 2.0,
+        _ => 1.0,
+    };
     let slack = OF_A_ROW * rows + 1024.0;
     [
-        (read + once.min(each_row), read + each_row.max(once) + slack),
+        (
+            read + once.min(each_row),
+            looks * read + each_row.max(once) + slack,
+        ),
         (written, written + slack),
     ]
 }
