@@ -89,7 +89,13 @@ EVENKEEL_DEVICE uint4 pack(const float* x, f16) {
                     ptx::cvt_rn_f16x2(x[4], x[5]), ptx::cvt_rn_f16x2(x[6], x[7]));
 }
 
+inline constexpr float kFloatMax = 3.40282347e38f;
+EVENKEEL_DEVICE float negative_infinity() { return __uint_as_float(0xff800000u); }
+EVENKEEL_DEVICE float quiet_nan() { return __uint_as_float(0x7fc00000u); }
+EVENKEEL_DEVICE bool is_finite(float x) { return fabsf(x) <= kFloatMax; }
+
 // e^x for x <= 0 and a little above, by ex2: relative error at most (2 + |x| log2(e)) 2^-23.
 inline constexpr float kLog2E = 1.44269504088896341f;
 EVENKEEL_DEVICE float exp_fast(float x) { return ptx::ex2_approx_ftz(x * kLog2E); }
+
 }  // namespace evenkeel

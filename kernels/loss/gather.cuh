@@ -8,20 +8,6 @@ namespace evenkeel {
 
 inline constexpr int kNotHere = -1;
 
-// Combines a power of two of values in a tree: short chains of dependent instructions, and fewer
-// roundings in a row than one by one.
-template <int kCount, typename Combine>
-EVENKEEL_DEVICE float pairwise(const float (&values)[kCount], Combine combine) {
-  if constexpr (kCount == 1) {
-    return values[0];
-  } else {
-    float half[kCount / 2];
-#pragma unroll
-    for (int i = 0; i < kCount / 2; ++i) half[i] = combine(values[i], values[i + kCount / 2]);
-    return pairwise<kCount / 2>(half, combine);
-  }
-}
-
 // kCount logits into `part`; they start at class `column` and follow each other where that matters
 // (class masks: Moments::kAll). `target_slot` is the target's place among them, or kNotHere.
 // Returns whether the largest of them is the largest so far.

@@ -2,12 +2,11 @@
 // log-probability. A new member is one case here and one in src/reference/loss.rs.
 #pragma once
 
+#include "common/element.cuh"
 #include "loss/params.h"
 #include "platform/platform.h"
 
 namespace evenkeel {
-
-inline constexpr float kFloatMax = 3.40282347e38f;
 
 struct TargetProbability {
   float lp;  // log p

@@ -4,20 +4,13 @@
 
 #include <cstdint>
 
+#include "common/rows.h"
+#include "common/status.h"
+
 namespace evenkeel {
 
 enum class Objective : uint32_t { kNll, kLinear, kPower, kDft, kFocal, kPoly1, kGce, kDeft };
 enum class ThresholdSide : uint32_t { kNone, kAbove, kBelow };
-enum class IntegerType : uint32_t { kI64, kI32, kU32 };
-
-// Bits of the stream's status word (src/error.rs).
-enum StatusBit : uint32_t {
-  kTargetOutOfRange = 1,
-  kNonFiniteRow = 2,
-  kTargetMasked = 4,
-  kSaturated = 8,
-  kBadSequenceOffsets = 16,
-};
 
 // How much of a row the first pass gathers.
 enum class Moments : uint32_t {

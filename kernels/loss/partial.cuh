@@ -23,9 +23,6 @@ struct RowPartial {
 };
 static_assert(sizeof(RowPartial) == 48);
 
-EVENKEEL_DEVICE float negative_infinity() { return __uint_as_float(0xff800000u); }
-EVENKEEL_DEVICE float quiet_nan() { return __uint_as_float(0x7fc00000u); }
-
 EVENKEEL_DEVICE RowPartial empty_partial() {
   return {-kFloatMax, 0.0f, negative_infinity(), 0xffffffffu, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, {}};
 }

@@ -2,6 +2,7 @@
 // read from; and what is done to each logit before the softmax.
 #pragma once
 
+#include "common/columns.cuh"
 #include "common/element.cuh"
 #include "loss/params.h"
 #include "loss/partial.cuh"
@@ -61,18 +62,6 @@ struct GlobalVectors {
     return ptx::load_global<C>(first + static_cast<int64_t>(index) * sizeof(C));
   }
 };
-
-EVENKEEL_DEVICE int64_t load_integer(const void* values, IntegerType type, int64_t index) {
-  switch (type) {
-    case IntegerType::kI32:
-      return static_cast<const int32_t*>(values)[index];
-    case IntegerType::kU32:
-      return static_cast<const uint32_t*>(values)[index];
-    case IntegerType::kI64:
-    default:
-      return static_cast<const int64_t*>(values)[index];
-  }
-}
 
 EVENKEEL_DEVICE float load_per_token(const PerToken& values, int64_t token, float absent) {
   return values.values == nullptr ? absent : values.values[token * values.stride];

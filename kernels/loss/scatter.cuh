@@ -90,7 +90,7 @@ EVENKEEL_DEVICE void scatter_vectors(const SoftmaxLossParams& params, const RowC
     }
     G* const destination = gradient_row + column;
     if constexpr (kAligned) {
-      ptx::store_global_16(destination, pack(gradient, G{}));
+      ptx::store_global(destination, pack(gradient, G{}));
     } else {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) destination[i] = from_float<G>(gradient[i]);
@@ -139,8 +139,8 @@ EVENKEEL_DEVICE void fill_zero(G* row, int64_t begin, int64_t end, int rank, int
   const RowShape shape = row_shape(first, end - begin);
   G* const middle = first + shape.head;
   for (int v = rank; v < shape.vectors; v += threads) {
-    ptx::store_global_16(middle + static_cast<int64_t>(v) * kVectorElements<G>,
-                         make_uint4(0, 0, 0, 0));
+    ptx::store_global(middle + static_cast<int64_t>(v) * kVectorElements<G>,
+                      make_uint4(0, 0, 0, 0));
   }
   if (rank < shape.edges) first[edge_column<G>(shape, rank)] = from_float<G>(0.0f);
 }

@@ -167,7 +167,7 @@ EVENKEEL_DEVICE void rescale_body(const ScaleGradientParams& params) {
       unpack(ptx::load_global<uint4>(at), x, G{});
 #pragma unroll
       for (int i = 0; i < kCount; ++i) x[i] *= factor;
-      ptx::store_global_16(at, pack(x, G{}));
+      ptx::store_global(at, pack(x, G{}));
     }
     if (rank < shape.edges) {
       G* const at = row + edge_column<G>(shape, rank);

@@ -38,14 +38,23 @@ EVENKEEL_DEVICE uint2 load_global<uint2>(const void* address) {
 #endif
 }
 
-// st.global.L1::no_allocate.v4.
-EVENKEEL_DEVICE void store_global_16(void* address, uint4 v) {
+// st.global.L1::no_allocate of 16 or 8 bytes.
+EVENKEEL_DEVICE void store_global(void* address, uint4 v) {
 #if defined(__CUDACC__)
   asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(v.x),
                "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
 #else
   *static_cast<uint4*>(address) = v;
+#endif
+}
+
+EVENKEEL_DEVICE void store_global(void* address, uint2 v) {
+#if defined(__CUDACC__)
+  asm volatile("st.global.L1::no_allocate.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(v.x), "r"(v.y)
+               : "memory");
+#else
+  *static_cast<uint2*>(address) = v;
 #endif
 }
 

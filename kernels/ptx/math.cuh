@@ -22,4 +22,18 @@ EVENKEEL_DEVICE float ex2_approx_ftz(float x) {
 #endif
 }
 
+// 1 / x, rcp.approx.ftz.f32: at most 1 ulp from the true value (PTX ISA, rcp); subnormal inputs and
+// results are flushed to zero.
+EVENKEEL_DEVICE float rcp_approx_ftz(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  if (std::fabs(x) < 1.17549435e-38f) return std::copysign(HUGE_VALF, x);
+  const float y = 1.0f / x;
+  return std::fabs(y) < 1.17549435e-38f ? std::copysign(0.0f, x) : y;
+#endif
+}
+
 }  // namespace evenkeel::ptx

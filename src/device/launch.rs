@@ -11,7 +11,7 @@ use crate::{Error, Result, TensorMut, TensorRef};
 const MAX_BLOCK: u32 = 1024;
 
 /// The shape of a launch. One dimension is enough for what is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LaunchConfig {
     /// Blocks, a multiple of `cluster`. None: there is nothing to do.
     pub(crate) grid: u32,

@@ -5,11 +5,11 @@
 //! backward, and [`RowOp`] is the one place that chooses who runs it.
 
 use super::arguments::{RotaryTables, Saved};
-use super::check::{
-    Check, INTEGERS, MAX_ROTARY_HEAD_DIM, reference_only, shape_of, workspace_bytes,
-};
+use super::check::{Check, INTEGERS, MAX_ROTARY_HEAD_DIM, shape_of, workspace_bytes};
+use super::kernels::NormKernels;
 use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions, Rotary, host};
+use crate::device::stream::Backend;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
 /// Views with their names, for messages.
@@ -327,14 +327,21 @@ pub(super) struct RowOp {
     stream: Stream,
     /// What the gradient of gamma is called.
     dgamma: &'static str,
+    /// None: the reference runs the calls.
+    kernels: Option<NormKernels>,
 }
 
 impl RowOp {
-    pub(super) fn prepare(stream: &Stream, op: &'static str, dgamma: &'static str) -> Result<Self> {
-        reference_only(stream, op)?;
+    /// Loads the kernels, so that calls can be captured into a graph.
+    pub(super) fn prepare(stream: &Stream, kind: NormKind, dgamma: &'static str) -> Result<Self> {
+        let kernels = match stream.backend() {
+            Backend::Reference => None,
+            Backend::Kernels => Some(NormKernels::load(stream, kind)?),
+        };
         Ok(Self {
             stream: stream.clone(),
             dgamma,
+            kernels,
         })
     }
 
@@ -349,15 +356,25 @@ impl RowOp {
     pub(super) fn forward(&self, check: &Check, call: ForwardCall<'_>) -> Result<()> {
         call.check(check)?;
         call.check_views(check, &self.stream)?;
-        self.stream.raise(host::rows::forward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.forward(&self.stream, call),
+            None => {
+                self.stream.raise(host::rows::forward(call)?);
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn backward(&self, check: &Check, call: BackwardCall<'_>) -> Result<()> {
         call.check(check, self.dgamma)?;
         call.check_views(check, &self.stream, self.dgamma)?;
-        self.stream.raise(host::rows::backward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.backward(&self.stream, call),
+            None => {
+                self.stream.raise(host::rows::backward(call)?);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) const MAX_ROWS: usize = i32::MAX as usize;
 
 /// The longest head that kernels turn: a row of it stays in registers between its norm and its
 /// rotary embedding.
-pub(super) const MAX_ROTARY_HEAD_DIM: usize = 16384;
+pub(super) const MAX_ROTARY_HEAD_DIM: usize = 4096;
 
 /// The checks of one operation's arguments.
 #[derive(Clone, Copy, Debug)]

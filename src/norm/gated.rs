@@ -57,7 +57,7 @@ impl GatedNorm {
         self.options.validate()?;
         Ok(PreparedGatedNorm {
             options: self.options,
-            rows: RowOp::prepare(stream, "GatedNorm", "dgamma")?,
+            rows: RowOp::prepare(stream, self.options.kind, "dgamma")?,
         })
     }
 }

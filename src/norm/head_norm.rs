@@ -1,5 +1,6 @@
 //! The operation: normalization of attention heads (QK-norm), and rotary embedding.
 
+use super::NormKind;
 use super::arguments::{GradientOutputs, RotaryTables, Saved, Statistics, Weights};
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
 use super::check::{Check, workspace_bytes};
@@ -84,7 +85,11 @@ impl HeadNorm {
         Ok(PreparedHeadNorm {
             options: self.options,
             heads: self.heads,
-            rows: RowOp::prepare(stream, "HeadNorm", "dgamma")?,
+            rows: RowOp::prepare(
+                stream,
+                self.options.norm.map_or(NormKind::Rms, |norm| norm.kind),
+                "dgamma",
+            )?,
         })
     }
 }
@@ -99,7 +104,7 @@ impl HeadNorm {
 ///   own. Statistics are `[tokens, heads]` f32, gradients of weights f32. Without a normalization
 ///   there are neither weights nor statistics, and backward takes neither x nor what was saved.
 /// - Tables are given with a rotary embedding, and only then. On devices with kernels it turns heads
-///   of up to 16384 elements.
+///   of up to 4096 elements.
 /// - The forms ending in `_into` and `_in_place` write where the caller says and allocate nothing;
 ///   the others allocate what they return. What a call writes may not overlap anything else of it.
 /// - A head that holds NaN or an infinity, or that has neither spread nor eps, is NaN and sets

@@ -100,7 +100,7 @@ impl Norm {
         self.options.validate()?;
         Ok(PreparedNorm {
             options: self.options,
-            rows: RowOp::prepare(stream, "Norm", "dgamma")?,
+            rows: RowOp::prepare(stream, self.options.kind, "dgamma")?,
         })
     }
 }

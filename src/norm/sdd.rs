@@ -1,5 +1,6 @@
 //! The operation: Scale-Distribution Decoupling, a normalization after a product.
 
+use super::NormKind;
 use super::arguments::{GradientOutputs, Saved, Statistics};
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
 use super::check::{Check, workspace_bytes};
@@ -53,7 +54,7 @@ impl Sdd {
     /// [`Error::Unsupported`](crate::Error::Unsupported) on a device that has no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedSdd> {
         Ok(PreparedSdd {
-            rows: RowOp::prepare(stream, "Sdd", "dalpha")?,
+            rows: RowOp::prepare(stream, NormKind::Rms, "dalpha")?,
         })
     }
 }

@@ -1,0 +1,29 @@
+// How a row of results leaves: the seam for outputs of other formats.
+//
+// A store policy owns the loop over a thread's units. `value(u, y)` computes the elements of unit
+// u, as often as it is asked: a policy that needs the row's largest magnitude first goes over the
+// units twice, with team.merge between; one whose scales belong to blocks of columns finds a block
+// in a run of neighbouring lanes. The reductions know nothing of it.
+#pragma once
+
+#include "common/columns.cuh"
+
+namespace evenkeel {
+
+// bf16, f16 and f32: each value rounded once.
+struct StoreFloats {
+  template <typename Layout, typename Team, typename Value>
+  EVENKEEL_DEVICE static void row(const RowTensor& to, const RowPlace& place,
+                                  const Columns<Layout>& columns, Team& /*team*/, Value value) {
+    unsigned char* const row = row_address<Layout>(to, place);
+#pragma unroll
+    for (int u = 0; u < Layout::kUnits; ++u) {
+      if (!columns.has(u)) continue;
+      typename Layout::Unit y;
+      value(u, y);
+      store_unit(row, to.type, columns, u, pack_unit(y, to.type));
+    }
+  }
+};
+
+}  // namespace evenkeel

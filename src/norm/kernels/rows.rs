@@ -1,0 +1,224 @@
+//! `RmsNorm` and `LayerNorm` on a device, with what comes along: residual, gate, rotary embedding.
+
+use std::fmt;
+
+use super::{Plan, RowKernels, Source};
+use crate::norm::call::{BackwardCall, ForwardCall, Pair};
+use crate::norm::launch::{Alignment, Layout, RowLaunch};
+use crate::norm::params::{ColumnVector, NormForwardParams, RotaryParams, RowTensor};
+use crate::norm::shape::RowShape;
+use crate::norm::{NormKind, NormOptions};
+use crate::{Result, Stream, TensorMut, TensorRef};
+
+/// What a kernel does beside normalizing: `Extra` of kernels/norm/forward.cuh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extra {
+    None,
+    Rotary,
+    Gate,
+}
+
+impl Extra {
+    const ALL: [Self; 3] = [Self::None, Self::Rotary, Self::Gate];
+
+    /// In a kernel's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Rotary => "_rotary",
+            Self::Gate => "_gate",
+        }
+    }
+}
+
+/// Those that kernels/norm/rows_block.cu lists.
+fn forward_layouts(extra: Extra) -> &'static [Layout] {
+    match extra {
+        Extra::None => &[
+            Layout::C8U2,
+            Layout::C8U4,
+            Layout::C8U8,
+            Layout::C4U4,
+            Layout::C4U8,
+            Layout::S4U4,
+        ],
+        Extra::Rotary => &[Layout::C8U2, Layout::C4U4, Layout::S4U4],
+        Extra::Gate => &[Layout::C8U4, Layout::C4U4, Layout::S4U4],
+    }
+}
+
+/// Those that kernels/norm/rows_cluster.cu lists.
+const CLUSTER_LAYOUTS: [Layout; 4] = [Layout::C8U4, Layout::C8U8, Layout::C4U8, Layout::S4U4];
+
+fn kind_name(kind: NormKind) -> &'static str {
+    match kind {
+        NormKind::Rms => "rms",
+        NormKind::Layer => "layer",
+    }
+}
+
+/// The loaded kernels of a prepared normalization, of one kind.
+pub(in crate::norm) struct NormKernels {
+    forward: [RowKernels; 3],
+}
+
+impl NormKernels {
+    /// Loads what a normalization of this kind may need. A rotary embedding alone runs on the
+    /// kernels of `RmsNorm`.
+    pub(in crate::norm) fn load(stream: &Stream, kind: NormKind) -> Result<Self> {
+        let kind = kind_name(kind);
+        let forward = |extra: Extra| {
+            let block = Source {
+                module: "norm_rows_block",
+                stem: &format!("norm_forward_{kind}{}", extra.name()),
+                layouts: forward_layouts(extra),
+            };
+            let stem = format!("norm_forward_cluster_{kind}");
+            let cluster = Source {
+                module: "norm_rows_cluster",
+                stem: &stem,
+                layouts: &CLUSTER_LAYOUTS,
+            };
+            RowKernels::load(stream, block, (extra == Extra::None).then_some(cluster))
+        };
+        let [plain, rotary, gate] = Extra::ALL;
+        Ok(Self {
+            forward: [forward(plain)?, forward(rotary)?, forward(gate)?],
+        })
+    }
+
+    pub(in crate::norm) fn forward(&self, stream: &Stream, call: ForwardCall<'_>) -> Result<()> {
+        let shape = call.shape;
+        if shape.rows() == 0 {
+            return Ok(());
+        }
+        let extra = match (&call.rotary, &call.gate) {
+            (Some(_), _) => Extra::Rotary,
+            (None, Some(_)) => Extra::Gate,
+            (None, None) => Extra::None,
+        };
+        let alignment = forward_alignment(&call);
+        let shared = |launch: &RowLaunch| match extra {
+            Extra::Rotary => rotary_bytes(launch, shape.columns),
+            Extra::None | Extra::Gate => 0,
+        };
+        let plan = self.forward[extra as usize].plan(shape, &alignment, shared)?;
+        launch_forward(stream, &plan, call)
+    }
+}
+
+/// Until its kernels are there.
+impl NormKernels {
+    pub(in crate::norm) fn backward(&self, stream: &Stream, _: BackwardCall<'_>) -> Result<()> {
+        Err(crate::Error::unsupported(
+            "backward",
+            format!("{}: its kernels are to come", stream.device()),
+            "use Device::cpu()",
+        ))
+    }
+}
+
+/// The heads of a block's teams in fp32, on their way through a rotary embedding.
+fn rotary_bytes(launch: &RowLaunch, columns: usize) -> usize {
+    launch.teams * columns.next_multiple_of(4) * 4
+}
+
+fn forward_alignment(call: &ForwardCall<'_>) -> Alignment {
+    let mut alignment = Alignment::default();
+    let pairs = [Some(&call.rows), call.residual.as_ref()];
+    for pair in pairs.into_iter().flatten() {
+        alignment.add_rows(&pair.input(), call.shape);
+        alignment.add_rows(&pair.output(), call.shape);
+    }
+    if let Some(gate) = &call.gate {
+        alignment.add_rows(gate, call.shape);
+    }
+    for vector in [&call.gamma, &call.beta].into_iter().flatten() {
+        alignment.add_vector(vector);
+    }
+    alignment
+}
+
+fn launch_forward(stream: &Stream, plan: &Plan<'_>, call: ForwardCall<'_>) -> Result<()> {
+    let ForwardCall {
+        norm,
+        shape,
+        rows,
+        residual,
+        gate,
+        form,
+        gamma,
+        beta,
+        rotary,
+        rstd,
+        mean,
+    } = call;
+    let columns = shape.columns;
+    let mut params = NormForwardParams {
+        grid: plan.grid,
+        gamma: ColumnVector::new(gamma.as_ref(), form, columns),
+        beta: ColumnVector::new(beta.as_ref(), form, columns),
+        status: stream.status_address(),
+        eps: norm.map_or(0.0, |norm| norm.eps),
+        gamma_offset: norm.as_ref().map_or(0.0, NormOptions::gamma_offset),
+        normalize: u32::from(norm.is_some()),
+        ..NormForwardParams::default()
+    };
+    let mut reads: Vec<TensorRef<'_>> = [gamma, beta, gate].into_iter().flatten().collect();
+    let mut writes = Vec::new();
+    (params.x, params.y) = tensors(&rows, shape);
+    (params.beside, params.stream) = match (&residual, &gate) {
+        (Some(residual), _) => tensors(residual, shape),
+        (None, gate) => (
+            RowTensor::optional(gate.as_ref(), shape),
+            RowTensor::default(),
+        ),
+    };
+    if let Some((rotary, tables)) = &rotary {
+        params.rotary = RotaryParams::new(rotary, tables, plan.launch.rung.layout.chunk);
+        reads.extend([tables.cos, tables.sin]);
+        reads.extend(tables.positions);
+    }
+    for pair in [Some(rows), residual].into_iter().flatten() {
+        touch(pair, &mut reads, &mut writes);
+    }
+    for (slot, statistic) in [(&mut params.rstd, rstd), (&mut params.mean, mean)] {
+        if let Some(statistic) = statistic {
+            *slot = statistic.address();
+            writes.push(statistic);
+        }
+    }
+    // SAFETY: the parameters are the kernel's, made of these views alone, whose shapes call.rs found to
+    // fit: it reads and writes the columns of the rows, one value a row of the statistics, the weights
+    // within their forms, and of the tables the rows of positions below their count.
+    unsafe { stream.launch(plan.kernel, plan.config, &params, &reads, &mut writes) }
+}
+
+/// What is read and what is written, for the parameters.
+pub(super) fn tensors(pair: &Pair<'_>, shape: RowShape) -> (RowTensor, RowTensor) {
+    (
+        RowTensor::new(&pair.input(), shape),
+        RowTensor::new(&pair.output(), shape),
+    )
+}
+
+/// The same, for the launch.
+pub(super) fn touch<'a>(
+    pair: Pair<'a>,
+    reads: &mut Vec<TensorRef<'a>>,
+    writes: &mut Vec<TensorMut<'a>>,
+) {
+    match pair {
+        Pair::Apart(input, output) => {
+            reads.push(input);
+            writes.push(output);
+        }
+        Pair::InPlace(both) => writes.push(both),
+    }
+}
+
+impl fmt::Debug for NormKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.forward).finish()
+    }
+}

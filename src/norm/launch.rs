@@ -1,0 +1,397 @@
+//! How a row is spread over threads: the ladder of configurations, and which rung a call takes.
+
+use super::shape::RowShape;
+use crate::{DType, TensorRef};
+
+/// How a thread holds its part of a row: `RowLayout` of kernels/common/columns.cuh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Layout {
+    /// In a kernel's name.
+    pub(super) name: &'static str,
+    /// Elements of a unit, which one access moves.
+    pub(super) chunk: usize,
+    /// Units of a thread.
+    pub(super) units: usize,
+    /// Whether a unit's elements lie apart and move one by one.
+    pub(super) spread: bool,
+}
+
+impl Layout {
+    pub(super) const C8U2: Self = Self::new("c8u2", 8, 2, false);
+    pub(super) const C8U4: Self = Self::new("c8u4", 8, 4, false);
+    pub(super) const C8U8: Self = Self::new("c8u8", 8, 8, false);
+    pub(super) const C4U4: Self = Self::new("c4u4", 4, 4, false);
+    pub(super) const C4U8: Self = Self::new("c4u8", 4, 8, false);
+    pub(super) const S4U4: Self = Self::new("s4u4", 4, 4, true);
+
+    const fn new(name: &'static str, chunk: usize, units: usize, spread: bool) -> Self {
+        Self {
+            name,
+            chunk,
+            units,
+            spread,
+        }
+    }
+
+    /// Columns that a thread holds.
+    pub(super) const fn columns(&self) -> usize {
+        self.chunk * self.units
+    }
+}
+
+/// A configuration: what holds a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rung {
+    pub(super) layout: Layout,
+    /// The most threads of a block that share a row.
+    pub(super) threads: usize,
+    /// Blocks that share a row.
+    pub(super) cluster: u32,
+    /// Why it is there.
+    pub(super) reason: &'static str,
+}
+
+impl Rung {
+    const fn new(layout: Layout, threads: usize, cluster: u32, reason: &'static str) -> Self {
+        Self {
+            layout,
+            threads,
+            cluster,
+            reason,
+        }
+    }
+
+    /// The longest row it holds.
+    pub(super) const fn capacity(&self) -> usize {
+        self.layout.columns() * self.threads * self.cluster as usize
+    }
+}
+
+/// Every configuration; a row takes the first that holds it, of those whose layout fits its tensors
+/// and that the operation and the device have. Where none holds it, the last one without a cluster
+/// goes round in segments and reads the row twice.
+///
+/// A thread has as many bytes in flight as keep memory busy with the blocks that its registers allow
+/// (about 24 KiB a multiprocessor on an H200), and a row as few threads as that gives: a row within
+/// one warp meets no barrier. No measurement chose these numbers yet.
+pub(super) const LADDER: &[Rung] = &[
+    // 16-bit tensors.
+    Rung::new(
+        Layout::C8U2,
+        16,
+        1,
+        "to 256 columns: several rows a warp, 32 bytes a lane",
+    ),
+    Rung::new(
+        Layout::C8U4,
+        256,
+        1,
+        "to 8192: a warp a row to 1024, then several; 64 bytes a thread",
+    ),
+    Rung::new(
+        Layout::C8U8,
+        256,
+        1,
+        "to 16384: twice the registers cost less than an exchange between blocks",
+    ),
+    Rung::new(
+        Layout::C8U2,
+        256,
+        1,
+        "to 4096, for operations that have no other layout",
+    ),
+    Rung::new(Layout::C8U4, 256, 4, "to 32768: four blocks' registers"),
+    Rung::new(
+        Layout::C8U4,
+        256,
+        8,
+        "to 65536: the largest cluster that every such GPU has",
+    ),
+    Rung::new(
+        Layout::C8U4,
+        256,
+        16,
+        "to 131072: the largest cluster there is",
+    ),
+    Rung::new(
+        Layout::C8U8,
+        256,
+        16,
+        "to 262144: all registers of the largest cluster",
+    ),
+    Rung::new(
+        Layout::C8U8,
+        256,
+        8,
+        "131072 where there is no cluster of 16",
+    ),
+    // f32 among the tensors: half the elements take as many registers.
+    Rung::new(
+        Layout::C4U4,
+        256,
+        1,
+        "to 4096: as C8U4, in elements of twice the size",
+    ),
+    Rung::new(Layout::C4U8, 256, 1, "to 8192: as C8U8"),
+    Rung::new(Layout::C4U8, 256, 2, "to 16384"),
+    Rung::new(Layout::C4U8, 256, 4, "to 32768"),
+    Rung::new(Layout::C4U8, 256, 8, "to 65536"),
+    Rung::new(Layout::C4U8, 256, 16, "to 131072"),
+    Rung::new(
+        Layout::C4U8,
+        512,
+        16,
+        "to 262144: two blocks' worth of threads in one",
+    ),
+    Rung::new(
+        Layout::C4U8,
+        512,
+        8,
+        "131072 where there is no cluster of 16",
+    ),
+    // Rows that do not begin or end on a vector's boundary.
+    Rung::new(
+        Layout::S4U4,
+        512,
+        1,
+        "to 8192: neighbouring threads, neighbouring elements",
+    ),
+    Rung::new(Layout::S4U4, 512, 2, "to 16384"),
+    Rung::new(Layout::S4U4, 512, 4, "to 32768"),
+    Rung::new(Layout::S4U4, 512, 8, "to 65536"),
+    Rung::new(
+        Layout::S4U4,
+        512,
+        16,
+        "to 131072; longer odd rows are read twice",
+    ),
+];
+
+/// Threads of a block, where a row takes fewer: several teams share it.
+const BLOCK_THREADS: usize = 256;
+
+/// The launch of a rung for rows of so many columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowLaunch {
+    pub(super) rung: Rung,
+    /// Threads of a block that share a row.
+    pub(super) threads: usize,
+    /// Rows that a block works on at a time.
+    pub(super) teams: usize,
+    /// How often a thread's units go round to cover a row.
+    pub(super) segments: usize,
+}
+
+impl RowLaunch {
+    fn new(rung: Rung, columns: usize) -> Self {
+        let segments = columns.div_ceil(rung.capacity()).max(1);
+        let share = columns.div_ceil(segments * rung.cluster as usize);
+        let wanted = share.div_ceil(rung.layout.columns()).max(1);
+        // Lanes of a warp in a power of two, warps in any number; a cluster's blocks have two at least,
+        // so that their merges have a barrier.
+        let threads = if rung.cluster > 1 {
+            wanted.next_multiple_of(32).max(64)
+        } else if wanted <= 32 {
+            wanted.next_power_of_two()
+        } else {
+            wanted.next_multiple_of(32)
+        };
+        let teams = if rung.cluster > 1 {
+            1
+        } else {
+            (BLOCK_THREADS / threads).max(1)
+        };
+        Self {
+            rung,
+            threads,
+            teams,
+            segments,
+        }
+    }
+
+    /// Threads of a block.
+    pub(super) fn block(&self) -> usize {
+        self.threads * self.teams
+    }
+}
+
+/// Which layouts an operation has kernels for, in blocks and in clusters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Available<'a> {
+    pub(super) block: &'a [Layout],
+    pub(super) cluster: &'a [Layout],
+    /// The largest cluster of the device; 1 where there are none.
+    pub(super) largest_cluster: u32,
+}
+
+impl Available<'_> {
+    fn has(&self, rung: &Rung) -> bool {
+        if rung.cluster == 1 {
+            self.block.contains(&rung.layout)
+        } else {
+            rung.cluster <= self.largest_cluster && self.cluster.contains(&rung.layout)
+        }
+    }
+
+    /// The launches for rows of so many columns in layouts that `fits`, best first: the device may
+    /// turn out to hold no cluster of the first.
+    pub(super) fn launches(
+        &self,
+        columns: usize,
+        fits: impl Fn(&Layout) -> bool,
+    ) -> Vec<RowLaunch> {
+        let there = || LADDER.iter().filter(|r| self.has(r) && fits(&r.layout));
+        let mut rungs: Vec<Rung> = there()
+            .filter(|r| r.capacity() >= columns)
+            .copied()
+            .collect();
+        if rungs.first().is_none_or(|rung| rung.cluster > 1) {
+            // Round in segments: in the largest clusters, or without any.
+            let last = |most: u32| {
+                there()
+                    .filter(|r| r.cluster <= most)
+                    .max_by_key(|r| r.capacity())
+            };
+            rungs.extend([last(16), last(8), last(1)].into_iter().flatten());
+        }
+        rungs
+            .into_iter()
+            .map(|r| RowLaunch::new(r, columns))
+            .collect()
+    }
+}
+
+/// What decides whether a row's units are neighbours that one access moves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Alignment {
+    wide: bool,
+    /// Addresses in bytes and strides in elements of the rows' tensors, with the element's size.
+    rows: Vec<(u64, [usize; 2], usize)>,
+    /// Addresses and sizes of the elements of vectors of columns.
+    vectors: Vec<(u64, usize)>,
+}
+
+impl Alignment {
+    pub(super) fn add_rows(&mut self, view: &TensorRef<'_>, shape: RowShape) {
+        self.wide |= view.dtype() == DType::F32;
+        let [token, head] = shape.strides(view);
+        // A stride that is never taken does not matter.
+        let strides = [
+            if shape.tokens > 1 { token } else { 0 },
+            if shape.heads > 1 { head } else { 0 },
+        ];
+        self.rows
+            .push((view.address(), strides, view.dtype().size()));
+    }
+
+    pub(super) fn add_vector(&mut self, view: &TensorRef<'_>) {
+        self.vectors.push((view.address(), view.dtype().size()));
+    }
+
+    /// Whether a layout suits the tensors, with rows of so many columns.
+    pub(super) fn fits(&self, layout: &Layout, columns: usize) -> bool {
+        let chunk = if self.wide { 4 } else { 8 };
+        let aligned = columns.is_multiple_of(chunk)
+            && self.rows.iter().all(|(address, strides, size)| {
+                address.is_multiple_of((chunk * size) as u64)
+                    && strides.iter().all(|stride| stride.is_multiple_of(chunk))
+            })
+            && self
+                .vectors
+                .iter()
+                .all(|(address, size)| address.is_multiple_of((chunk * size).min(16) as u64));
+        if aligned {
+            layout.chunk == chunk && !layout.spread
+        } else {
+            layout.spread
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Layout; 6] = [
+        Layout::C8U2,
+        Layout::C8U4,
+        Layout::C8U8,
+        Layout::C4U4,
+        Layout::C4U8,
+        Layout::S4U4,
+    ];
+
+    fn available(largest_cluster: u32) -> Available<'static> {
+        Available {
+            block: &ALL,
+            cluster: &ALL,
+            largest_cluster,
+        }
+    }
+
+    fn first(columns: usize, chunk: usize, spread: bool, cluster: u32) -> RowLaunch {
+        available(cluster).launches(columns, |l| l.chunk == chunk && l.spread == spread)[0]
+    }
+
+    /// Threads, teams, blocks and segments of the widths that models use.
+    #[test]
+    fn widths_of_models() {
+        let shape = |columns, chunk| {
+            let launch = first(columns, chunk, false, 16);
+            let rung = launch.rung;
+            (launch.threads, launch.teams, rung.cluster, launch.segments)
+        };
+        for (columns, expected) in [
+            (64, (4, 64, 1, 1)),
+            (128, (8, 32, 1, 1)),
+            (1024, (32, 8, 1, 1)),
+            (4096, (128, 2, 1, 1)),
+            (5120, (160, 1, 1, 1)),
+            (8192, (256, 1, 1, 1)),
+            (16_384, (256, 1, 1, 1)),
+            (65_536, (256, 1, 8, 1)),
+            (131_072, (256, 1, 16, 1)),
+            (262_144, (256, 1, 16, 1)),
+        ] {
+            assert_eq!(shape(columns, 8), expected, "{columns} columns");
+        }
+        assert_eq!(shape(4096, 4), (256, 1, 1, 1));
+        assert_eq!(shape(262_144, 4), (512, 1, 16, 1));
+    }
+
+    #[test]
+    fn every_launch_covers_its_row() {
+        for columns in [
+            1, 7, 8, 100, 256, 257, 4097, 16_385, 50_257, 131_073, 262_144,
+        ] {
+            for (chunk, spread) in [(8, false), (4, false), (4, true)] {
+                for cluster in [1, 8, 16] {
+                    let launches = available(cluster)
+                        .launches(columns, |l| l.chunk == chunk && l.spread == spread);
+                    assert!(!launches.is_empty());
+                    for launch in launches {
+                        let rung = launch.rung;
+                        let held = rung.layout.columns() * launch.threads * launch.segments;
+                        assert!(held * rung.cluster as usize >= columns);
+                        assert!(launch.threads <= rung.threads);
+                        assert!(launch.block() <= rung.threads.max(BLOCK_THREADS));
+                        assert!(launch.block().is_multiple_of(32) || launch.block() == 256);
+                    }
+                    let last = available(cluster)
+                        .launches(columns, |l| l.chunk == chunk && l.spread == spread);
+                    assert_eq!(last.last().map(|l| l.rung.cluster), Some(1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_rung_has_its_rows() {
+        for (index, rung) in LADDER.iter().enumerate() {
+            assert!(rung.threads <= 512 && rung.cluster <= 16 && !rung.reason.is_empty());
+            // Without the clusters above its own, some row takes it first.
+            let chosen = available(rung.cluster).launches(rung.capacity(), |l| *l == rung.layout);
+            assert!(chosen.iter().any(|l| l.rung == *rung), "rung {index}");
+        }
+    }
+}
