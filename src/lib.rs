@@ -22,6 +22,11 @@
 //! |---|---|---|---|---|---|
 //! | [`loss::SoftmaxLoss`] | objectives on the target's probability, value and gradient | each logit read once | read twice | the GPU's kernels | formulas in `f64` |
 //! | [`loss::LogProbs`] | log-probabilities, entropies and lse of given tokens, with a gradient | as above | as above | as above | as above |
+//! | [`norm::Norm`] | `RmsNorm` and `LayerNorm` of rows, with a fused residual | to come | to come | to come | formulas in `f64` |
+//! | [`norm::HeadNorm`] | the same of attention heads (QK-norm), with a rotary embedding | as above | as above | as above | as above |
+//! | [`norm::GatedNorm`], [`norm::Sdd`], [`norm::Dyt`] | a norm times a gate; a norm after a product; a tanh in a norm's place | as above | as above | as above | as above |
+//! | [`norm::Softmax`] | softmax, log-softmax and `StableMax` of masked rows, with their entropy | as above | as above | as above | as above |
+//! | [`norm::SpectralNorm`], [`norm::Tev`] | what bounds weights (sigmaReparam), what measures embeddings | as above | as above | as above | as above |
 //!
 //! An operation is configured, prepared for a stream and called:
 //!
@@ -52,7 +57,10 @@
 // A build without operations has nobody who launches or calls the reference.
 #![cfg_attr(not(feature = "loss"), allow(dead_code))]
 // The overview names operations that a build may leave out.
-#![cfg_attr(not(feature = "loss"), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "loss", feature = "norm")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![warn(
     missing_docs,
     unsafe_op_in_unsafe_fn,

@@ -9,13 +9,8 @@ mod wrong;
 
 use half::{bf16, f16};
 
-use crate::{Buffer, DType, Device, Element, Error, Result, Stream, TensorMut, TensorRef};
-
-pub(super) const FLOATS: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
-
-pub(super) fn cpu() -> Stream {
-    Device::cpu().stream().unwrap()
-}
+pub(super) use super::fixtures::{FLOATS, cpu, read};
+use crate::{Buffer, DType, Element, Error, Result, TensorMut, TensorRef};
 
 /// `count` numbers between -2 and 2 without a pattern, exact in every type.
 pub(super) fn numbers(seed: usize, count: usize) -> Vec<f64> {
@@ -85,18 +80,6 @@ pub(super) fn upload(dtype: DType, shape: &[usize], values: &[f64]) -> Buffer {
         DType::I32 => of::<i32>(shape, values),
         DType::U32 => of::<u32>(shape, values),
         _ => of::<f32>(shape, values),
-    }
-}
-
-pub(super) fn read(buffer: &Buffer) -> Vec<f64> {
-    fn of<T: Element>(buffer: &Buffer) -> Vec<f64> {
-        let values = buffer.read::<T>().unwrap();
-        values.into_iter().map(Element::to_f64).collect()
-    }
-    match buffer.dtype() {
-        DType::Bf16 => of::<bf16>(buffer),
-        DType::F16 => of::<f16>(buffer),
-        _ => of::<f32>(buffer),
     }
 }
 

@@ -187,7 +187,7 @@ fn backwards() {
     let outputs_of = |outputs: GradientOutputs<'_>| refused(into(&weights, again(&dx), outputs));
     let short_rows = &f32s(&[1, 4]);
     assert_eq!(
-        outputs_of(nothing().dresidual(again(&short_rows))),
+        outputs_of(nothing().dresidual(again(short_rows))),
         "dresidual"
     );
     assert_eq!(outputs_of(nothing().dresidual(again(&x))), "dresidual");
