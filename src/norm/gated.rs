@@ -152,7 +152,7 @@ impl PreparedGatedNorm {
         shape.weight_form(&check, weights, &[WeightForm::Row])?;
         let stream = self.rows.stream();
         let mut dx = like(stream, &x, x.dtype())?;
-        let mut dz = like(stream, &x, z.dtype())?;
+        let mut dz = like(stream, &z, z.dtype())?;
         let bytes = self.backward_workspace_bytes(shape.rows(), shape.columns);
         let mut buffers = WeightBuffers::allocate(stream, weights, bytes)?;
         let mut outputs = buffers.outputs();
