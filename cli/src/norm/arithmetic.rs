@@ -12,9 +12,9 @@
 //! | a sum over a row | each element passes `elements` additions of a thread, then `tree` of warp, block and cluster: (`elements` + `tree`) u times the sum of the sizes |
 //! | a sum over rows | any order of N additions has depth N at most: N u |
 //!
-//! A row of up to 16384 elements gives a thread at most 64 of them, so does a longer one on a cluster;
-//! where one block walks a longer row, its threads (256 and more) have what there is. On the CPU
-//! everything is f64: u = 2^-53, its sums are compensated and nothing is flushed.
+//! A thread has at most 64 elements of a row, or the 512th part of it where that is more: a block's
+//! threads that walk a long row alone. On the CPU everything is f64: u = 2^-53, its sums are
+//! compensated and nothing is flushed.
 
 use evenkeel::DeviceKind;
 
@@ -34,7 +34,7 @@ pub struct Arithmetic {
     pub elements: f64,
     /// Merges of threads into warp (5), block (5) and cluster (4).
     pub tree: f64,
-    /// Changes of a running maximum: one every four elements of a thread, its ragged ends, the tree.
+    /// Changes of a running maximum: one every four elements of a thread, and the tree.
     pub links: f64,
 }
 
@@ -42,7 +42,7 @@ impl Arithmetic {
     /// Of a kind of device on rows of so many columns.
     #[must_use]
     pub fn new(kind: DeviceKind, columns: usize) -> Self {
-        let elements = columns.div_ceil(256).max(64) as f64;
+        let elements = columns.div_ceil(512).max(64).min(columns) as f64;
         let tree = 14.0;
         let of = Self {
             unit: SINGLE,
@@ -50,7 +50,7 @@ impl Arithmetic {
             tiny: (-149.0_f64).exp2(),
             elements,
             tree,
-            links: elements / 4.0 + 2.0 + tree,
+            links: (elements / 4.0).ceil() + tree,
         };
         if kind == DeviceKind::Cpu {
             Self {

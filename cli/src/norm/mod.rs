@@ -7,6 +7,8 @@ pub mod operation;
 pub mod pass;
 pub mod placed;
 pub mod rows;
+#[cfg(test)]
+mod single;
 pub mod softmax;
 pub mod spectral;
 pub mod tev;

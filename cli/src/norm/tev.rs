@@ -156,3 +156,42 @@ fn deviation_error(row: &[f64], exact: f64, on: &Arithmetic) -> f64 {
     let error = (on.row_sum() + 5.0 * on.unit) * squares + delta * delta + on.tiny;
     error.sqrt().min(error / exact.max(f64::MIN_POSITIVE)) + on.unit * exact
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::norm::single::{vector, worst_of};
+
+    /// In single precision, plainly, one thread a row.
+    fn outcome(problem: &Problem) -> Outcome {
+        let deviations: Vec<f32> = (0..problem.table.place.rows())
+            .map(|token| {
+                let row = problem.table.row(token);
+                let count = row.len() as f32;
+                let mean = row.iter().map(|&x| x as f32).sum::<f32>() / count;
+                let squares = row.iter().map(|&x| (x as f32 - mean) * (x as f32 - mean));
+                (squares.sum::<f32>() / count).sqrt()
+            })
+            .collect();
+        let count = deviations.len().max(1) as f32;
+        Outcome {
+            tev: vector(&[deviations.iter().sum::<f32>() / count]),
+            deviations: vector(&deviations),
+            status: Status::empty(),
+        }
+    }
+
+    #[test]
+    fn plain_single_precision_is_within_the_bounds_and_not_by_far() {
+        let offsets = [(0.0, 1.0), (1e4, 0.01), (1e4, 0.0), (-3.0, 1.0)];
+        let verdicts = offsets.into_iter().flat_map(|(offset, spread)| {
+            (1..64).map(move |columns| {
+                let mut case = Case::new(20, columns, DType::F32);
+                (case.offset, case.spread) = (offset, spread);
+                let problem = case.problem();
+                compare(&problem, &outcome(&problem), DeviceKind::Emulated)
+            })
+        });
+        worst_of(verdicts, &[("deviation", 0.05), ("TEV", 0.02)]);
+    }
+}

@@ -3,6 +3,8 @@
 pub mod compare;
 pub mod problem;
 pub mod run;
+#[cfg(test)]
+mod single;
 
 pub use self::{
     compare::compare,

@@ -4,6 +4,8 @@ pub mod bounds;
 pub mod compare;
 pub mod problem;
 pub mod run;
+#[cfg(test)]
+mod single;
 
 pub use self::{
     compare::compare,

@@ -8,7 +8,7 @@
 //! | t = W u | u's products and a sum over a row: (`elements` + `tree` + 1) u |W| |u| |
 //! | | and what u errs by, carried on: at most |w_i| |du| in row i, and |W| |du| in all |
 //! | s = W^T t over |t| | in any order over m rows: (m + 1) u |W|^T |v|; and what t errs by, carried on in the same way |
-//! | v = t / |t|, u = s / |s| | the norm errs by the vector's error and a sum's (length + 3) u; 3 u for the quotient |
+//! | v = t / |t|, u = s / |s| | the norm errs by the vector's error, half of its sum's (length + 1) u and the root's u; 2 u for the quotient. The norm's error is a common factor, which the next norm takes off: only 3 u is carried on |
 //!
 //! This gives bounds of u and v after the last step; |W| as a norm is that of 300 exact steps. sigma is
 //! compared with v^T W u of the u and v that the device stored: sigma = |s| / |t| differs from that by
@@ -54,7 +54,7 @@ pub struct Vector {
     pub exact: Vec<f64>,
     /// How far each element may be off.
     pub error: Vec<f64>,
-    /// How far all may be off together.
+    /// How far all may be off together, but for a common factor: that is gone with the next norm.
     whole: f64,
 }
 
@@ -80,7 +80,7 @@ impl Vector {
             return Self::given(product);
         }
         let whole = (norm(own) + carried_whole) / length;
-        let relative = whole + (product.len() as f64 + 6.0) * unit;
+        let relative = whole + (0.5 * product.len() as f64 + 4.0) * unit;
         let exact: Vec<f64> = product.iter().map(|x| x / length).collect();
         let error = exact
             .iter()
@@ -90,7 +90,7 @@ impl Vector {
         Self {
             exact,
             error,
-            whole: whole + relative,
+            whole: whole + 3.0 * unit,
         }
     }
 }
