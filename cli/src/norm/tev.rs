@@ -1,6 +1,6 @@
 //! The variability of an embedding table: its cases, tolerance and comparison with the reference.
 //!
-//! With the arithmetic of [`Arithmetic`](super::arithmetic::Arithmetic) over D features, the mean m of
+//! With the arithmetic of [`Arithmetic`] over D features, the mean m of
 //! a row errs by delta = (`elements` + `tree` + 1) u mean |x|. Deviations from the erring mean have the
 //! exact variance plus delta^2, since the exact ones sum to 0; each deviation and square is 3 u, and
 //! their sum that of a row. So the variance errs by (`elements` + `tree` + 5) u (var + delta^2) +

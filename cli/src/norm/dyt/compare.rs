@@ -1,6 +1,6 @@
 //! Compares a dynamic tanh with the reference.
 //!
-//! With the arithmetic of [`Arithmetic`](crate::norm::arithmetic::Arithmetic), a = alpha x and t =
+//! With the arithmetic of [`Arithmetic`], a = alpha x and t =
 //! tanh(a), the errors of a kernel are
 //!
 //! | step | error |

@@ -1,6 +1,6 @@
 //! How far a softmax computed in fp32 may be from the exact one.
 //!
-//! With the arithmetic of [`Arithmetic`](crate::norm::arithmetic::Arithmetic), m the largest score of
+//! With the arithmetic of [`Arithmetic`], m the largest score of
 //! a row, d = m - z_j >= 0 and e_j = exp(-d), the forward's steps and their errors are
 //!
 //! | step | error |

@@ -1,14 +1,13 @@
 //! How far a spectral norm computed in fp32 may be from the exact one.
 //!
-//! With the arithmetic of [`Arithmetic`](crate::norm::arithmetic::Arithmetic), |.| of a vector its
+//! With the arithmetic of [`Arithmetic`], |.| of a vector its
 //! 2-norm and of its elements their sizes, a kernel's steps and their errors are
 //!
 //! | step | error |
 //! |---|---|
-//! | t = W u | u's products and a sum over a row: (`elements` + `tree` + 1) u |W| |u| |
-//! | | and what u errs by, carried on: at most |w_i| |du| in row i, and |W| |du| in all |
-//! | s = W^T t over |t| | in any order over m rows: (m + 1) u |W|^T |v|; and what t errs by, carried on in the same way |
-//! | v = t / |t|, u = s / |s| | the norm errs by the vector's error, half of its sum's (length + 1) u and the root's u; 2 u for the quotient. The norm's error is a common factor, which the next norm takes off: only 3 u is carried on |
+//! | t = W u | u's products and a sum over a row: (`elements` + `tree` + 1) u \|W\| \|u\|; and what u errs by, carried on: at most \|w_i\| \|du\| in row i, \|W\| \|du\| in all |
+//! | s = W^T t over \|t\| | in any order over m rows: (m + 1) u \|W\|^T \|v\|; and what t errs by, carried on in the same way |
+//! | v = t / \|t\|, u = s / \|s\| | the norm errs by the vector's error, half of its sum's (length + 1) u and the root's u; 2 u for the quotient. The norm's error is a common factor, which the next norm takes off: only 3 u is carried on |
 //!
 //! This gives bounds of u and v after the last step; |W| as a norm is that of 300 exact steps. sigma is
 //! compared with v^T W u of the u and v that the device stored: sigma = |s| / |t| differs from that by

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod edges;
+mod forms;
 mod properties;
 mod random;
 mod rejection;
@@ -11,6 +12,7 @@ pub(super) use self::arguments::softmax_wrong_arguments;
 pub(super) use self::edges::{
     softmax_of_nothing, softmax_of_rows_that_are_not_finite, softmax_of_rows_that_see_nothing,
 };
+pub(super) use self::forms::{softmax_forms_agree, softmax_ranks};
 pub(super) use self::properties::{
     softmax_alignments, softmax_extremes, softmax_kinds_and_masks, softmax_lengths_of_rows,
     softmax_offsets_change_nothing, softmax_peaks_keep_their_digits, softmax_rows_sum_to_one,
