@@ -117,7 +117,7 @@ struct NormForward {
       }
       return team.merge(part);
     };
-    RowMoments moments = {1.0f, 0.0f, 0.0f, 1.0f, true};
+    RowMoments moments = {1.0f, 0.0f, 0.0f, 1.0f, 1.0f, true};
     if (!kRotary || params.normalize != 0) {
       moments = row_moments(team, grid.columns, params.eps, sums);
       if (present && team.leads()) {

@@ -102,6 +102,7 @@ struct RowMoments {
   float scale;  // a power of two: 1 but for rows whose squares leave the range of fp32
   float pivot;
   float mean;
+  float spread;  // mean square (RmsNorm) or variance of the scaled elements, and eps
   float factor;  // NaN for a row that is not finite, or without spread at eps 0
   bool fine;
 
@@ -146,6 +147,7 @@ EVENKEEL_DEVICE RowMoments row_moments(Team& team, uint32_t columns, float eps, 
     spread = mean_square(part, columns) + eps * row.scale * row.scale;
   }
   set_centre(part, row);
+  row.spread = spread;
   row.fine = spread > 0.0f && is_finite(spread);
   row.factor = row.fine ? 1.0f / sqrtf(spread) : quiet_nan();
   return row;

@@ -1,5 +1,7 @@
 //! Launches: one path for every device that has kernels.
 
+use std::fmt;
+
 use bytemuck::Pod;
 
 #[cfg(feature = "emulator")]
@@ -83,6 +85,12 @@ impl Kernel {
             #[cfg(feature = "emulator")]
             Kernel::Emulated(kernel) => kernel.device(),
         }
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kernel({})", self.name())
     }
 }
 

@@ -3,9 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::check::{Check, reference_only};
+use super::check::Check;
 use super::host;
+use super::kernels::TevKernels;
 use super::shape::RowShape;
+use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Token embedding variability, a probe of stability, to be prepared for a stream:
@@ -44,9 +46,13 @@ impl Tev {
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on devices that have no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedTev> {
-        reference_only(stream, "Tev")?;
+        let kernels = match stream.backend() {
+            Backend::Reference => None,
+            Backend::Kernels => Some(TevKernels::load(stream)?),
+        };
         Ok(PreparedTev {
             stream: stream.clone(),
+            kernels,
         })
     }
 }
@@ -88,6 +94,8 @@ pub(super) struct Call<'a> {
 #[derive(Debug)]
 pub struct PreparedTev {
     stream: Stream,
+    /// None: the reference runs the calls.
+    kernels: Option<TevKernels>,
 }
 
 impl PreparedTev {
@@ -133,8 +141,13 @@ impl PreparedTev {
             tev: tev.reborrow(),
             deviations: deviations.reborrow(),
         };
-        self.stream.raise(host::tev::measure(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.measure(&self.stream, call),
+            None => {
+                self.stream.raise(host::tev::measure(call)?);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -68,4 +68,26 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &[],
         reason: "losses and flags are read",
     },
+    Expectation {
+        kernels: "norm_tev_c*",
+        targets: &[],
+        present: &["LDG.128"],
+        absent: &[],
+        reason: "tables are read 16 bytes at a time",
+    },
+    // Odd rows, and one number a token.
+    Expectation {
+        kernels: "norm_tev_s4u4",
+        targets: &[],
+        present: &["LDG"],
+        absent: &["LDG.128"],
+        reason: "rows at any alignment are read element by element",
+    },
+    Expectation {
+        kernels: "norm_tev_mean",
+        targets: &[],
+        present: &["LDG", "DADD"],
+        absent: &[],
+        reason: "deviations are added in fp64, whose range no sum of them leaves",
+    },
 ];

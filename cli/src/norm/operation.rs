@@ -24,7 +24,7 @@ pub enum Operation {
 }
 
 /// The operations that have kernels; the others are proved on the CPU alone.
-const KERNELS: &[Operation] = &[];
+const KERNELS: &[Operation] = &[Operation::Tev];
 
 impl Operation {
     /// Whether devices of this kind have it.

@@ -1,6 +1,7 @@
 //! The row operations on a device: which kernels are loaded, what they are given, how they are launched.
 
 mod rows;
+mod tev;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::device::launch::{Kernel, LaunchConfig};
 use crate::{Result, Stream};
 
 pub(super) use rows::NormKernels;
+pub(super) use tev::TevKernels;
 
 /// `sizeof(TeamShared)` of kernels/common/team.cuh.
 const TEAM_SHARED_BYTES: usize = 512;
