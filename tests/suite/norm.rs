@@ -49,6 +49,7 @@ properties!(
     softmax_same_bits,
     softmax_traffic,
     softmax_on_other_architectures,
+    softmax_past_two_to_the_32,
     dyt_weights_and_passes,
     dyt_lengths_of_rows,
     dyt_slopes_keep_their_digits,

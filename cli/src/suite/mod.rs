@@ -83,6 +83,19 @@ fn expect(what: &str, holds: bool, problem: &dyn Checked) -> Result<(), String> 
     }
 }
 
+/// That a call is refused, with [`Error::Argument`] of this name.
+fn names<T>(what: &str, result: evenkeel::Result<T>, argument: &str) -> Result<(), String> {
+    match result {
+        Err(Error::Argument {
+            argument: named, ..
+        }) if named == argument => Ok(()),
+        Err(other) => Err(format!(
+            "{what}: the error is {other}, not one of `{argument}`"
+        )),
+        Ok(_) => Err(format!("{what} was accepted")),
+    }
+}
+
 /// A property of a family's operations.
 #[derive(Clone, Copy)]
 pub struct Property {

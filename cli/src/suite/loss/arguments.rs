@@ -3,8 +3,9 @@
 use evenkeel::loss::{
     Denominator, LogProbs, LossInputs, LossOutputs, Objective, Reduction, SoftmaxLoss, Upstream,
 };
-use evenkeel::{Buffer, DType, Device, Error, Result, Stream, TensorMut, TensorRef};
+use evenkeel::{Buffer, DType, Device, Result, Stream, TensorMut, TensorRef};
 
+use super::super::names;
 use super::{Effort, Held};
 use crate::subject::Subject;
 
@@ -76,19 +77,6 @@ impl Bench {
 
 fn nll() -> SoftmaxLoss {
     SoftmaxLoss::new(Objective::Nll)
-}
-
-/// `Error::Argument` with this name.
-fn names(what: &str, result: Result<()>, argument: &str) -> std::result::Result<(), String> {
-    match result {
-        Err(Error::Argument {
-            argument: named, ..
-        }) if named == argument => Ok(()),
-        Err(other) => Err(format!(
-            "{what}: the error is {other}, not one of `{argument}`"
-        )),
-        Ok(()) => Err(format!("{what} was accepted")),
-    }
 }
 
 pub(super) fn wrong_arguments(subject: &Subject, _: Effort) -> std::result::Result<Held, String> {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::super::random::drawn;
 use super::super::{Effort, Held, Workload, emulated, expect};
 use super::proofs::{
-    Budget, FLOATS, LENGTHS, LONG, computed, device, float, floats, is_long_for, layouts, names,
-    other_architectures, same_bits, scattered, there, within,
+    Budget, FLOATS, LONG_WIDTHS, WIDTHS, computed, device, float, floats, is_long_for, layouts,
+    names, other_architectures, same_bits, scattered, there, within,
 };
 use crate::memory::download;
 use crate::norm::Operation;
@@ -57,7 +57,7 @@ pub(super) fn dyt_lengths_of_rows(subject: &Subject, effort: Effort) -> Result<H
     }
     let mut held = Held::default();
     let mut index = 0;
-    for columns in LENGTHS {
+    for columns in WIDTHS {
         for rows in [1, 3, 200] {
             if rows * columns > 50_000 {
                 continue;
@@ -69,7 +69,7 @@ pub(super) fn dyt_lengths_of_rows(subject: &Subject, effort: Effort) -> Result<H
             index += 1;
         }
     }
-    for columns in LONG {
+    for columns in LONG_WIDTHS {
         if is_long_for(subject, effort, columns) {
             continue;
         }
@@ -239,7 +239,7 @@ pub(super) fn dyt_same_bits(subject: &Subject, _: Effort) -> Result<Held, String
     Ok(held)
 }
 
-/// The forward reads x once and writes y once.
+/// The forward reads x once and writes y once, the backward x, dy and dx.
 pub(super) fn dyt_traffic(subject: &Subject, effort: Effort) -> Result<Held, String> {
     if let Some(skipped) = there(subject, Operation::Dyt) {
         return skipped;
@@ -258,14 +258,27 @@ pub(super) fn dyt_traffic(subject: &Subject, effort: Effort) -> Result<Held, Str
         }
         let mut case = Case::new(rows, columns, dtype);
         (case.gamma, case.beta, case.pass) = (None, None, Pass::Forward);
+        let on = device(subject, 0)?;
         let bytes = rows * columns * dtype.size();
-        let budget = Budget {
+        let mut budget = Budget {
             loads: bytes,
             stores: bytes,
             // alpha, for each warp that wants it.
             more: 1024 + 64 * rows,
         };
-        within(&mut held, device(subject, 0)?, &case.problem(), &budget)?;
+        within(&mut held, on, &case.problem(), &budget)?;
+        // The backward reads x and dy once each, and writes dx once; partial sums go to the workspace
+        // and come back.
+        case.pass = Pass::Backward;
+        budget.loads += 2 * bytes;
+        budget.stores += bytes;
+        let workspace = on.stream().and_then(|stream| {
+            let op = Dyt::new().prepare(&stream)?;
+            Ok(op.backward_workspace_bytes(rows, columns))
+        });
+        let workspace = workspace.map_err(|error| error.to_string())?;
+        budget.more = 2 * budget.more + workspace;
+        within(&mut held, on, &case.problem(), &budget)?;
     }
     Ok(held)
 }

@@ -54,6 +54,7 @@ properties!(
     softmax::softmax_same_bits: "softmaxes have the same bits on every schedule and device size",
     softmax::softmax_traffic: "bytes that softmaxes move, against the least there is",
     softmax::softmax_on_other_architectures: "softmaxes without large clusters",
+    softmax::softmax_past_two_to_the_32: "softmaxes of rows 2^32 elements apart",
     dyt::dyt_weights_and_passes: "dynamic tanh with each weight, type and pass against the reference",
     dyt::dyt_lengths_of_rows: "dynamic tanh of 1 to 262144 columns",
     dyt::dyt_slopes_keep_their_digits: "the slope of a saturated tanh keeps its digits",

@@ -9,19 +9,8 @@ use crate::memory::Layout;
 use crate::norm::{Computed, Operation};
 use crate::subject::Subject;
 
-/// Types of float tensors.
-pub(super) const FLOATS: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
-
-/// Types of lengths and positions.
-pub(super) const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
-
-/// Row lengths and what each is there for. 1, 2: the least, with a choice. 7, 8, 9: around one 16-byte
-/// vector of bf16. 31, 33: ragged, around a warp. 100: a few vectors. 257: prime, rows at every
-/// alignment. 1000: a part of every thread. 4099: prime, several vectors a thread.
-pub(super) const LENGTHS: [usize; 11] = [1, 2, 7, 8, 9, 31, 33, 100, 257, 1000, 4099];
-
-/// Rows past one block's registers, and the longest.
-pub(super) const LONG: [usize; 4] = [16_385, 65_536, 131_075, 262_144];
+pub(super) use super::super::names;
+pub(super) use crate::norm::rows::cases::{FLOATS, INTEGERS, LONG_WIDTHS, WIDTHS};
 
 /// `None` where devices of this kind do not have the operation yet.
 pub(super) fn there(subject: &Subject, operation: Operation) -> Option<Result<Held, String>> {
@@ -181,23 +170,6 @@ fn is_refused<P: Computed>(device: &Device, wrong: &Wrong<P>) -> Result<(), Stri
 /// elements a second.
 pub(super) fn is_long_for(subject: &Subject, effort: Effort, length: usize) -> bool {
     length > 20_000 && (effort == Effort::Quick && subject.kind() == DeviceKind::Emulated)
-}
-
-/// `Error::Argument` with this name.
-pub(super) fn names<T>(
-    what: &str,
-    result: evenkeel::Result<T>,
-    argument: &str,
-) -> Result<(), String> {
-    match result {
-        Err(Error::Argument {
-            argument: named, ..
-        }) if named == argument => Ok(()),
-        Err(other) => Err(format!(
-            "{what}: the error is {other}, not one of `{argument}`"
-        )),
-        Ok(_) => Err(format!("{what} was accepted")),
-    }
 }
 
 /// Anywhere: at an element's alignment, with gaps between the rows or none.

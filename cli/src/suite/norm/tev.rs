@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::super::random::drawn;
 use super::super::{Effort, Held, Workload, emulated, expect};
 use super::proofs::{
-    Budget, FLOATS, LENGTHS, LONG, Wrong, computed, device, float, is_long_for, layout, names,
-    other_architectures, same_bits, scattered, there, within,
+    Budget, FLOATS, LONG_WIDTHS, WIDTHS, Wrong, computed, device, float, is_long_for, layout,
+    names, other_architectures, same_bits, scattered, there, within,
 };
 use crate::norm::Operation;
 use crate::norm::tev::{Case, Problem};
@@ -22,7 +22,7 @@ pub(super) fn tev_tables(subject: &Subject, effort: Effort) -> Result<Held, Stri
     }
     let mut held = Held::default();
     let mut index = 0;
-    for columns in LENGTHS.into_iter().chain(LONG) {
+    for columns in WIDTHS.into_iter().chain(LONG_WIDTHS) {
         if is_long_for(subject, effort, columns) {
             continue;
         }

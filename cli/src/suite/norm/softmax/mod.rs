@@ -20,7 +20,8 @@ pub(super) use self::properties::{
 pub(super) use self::random::softmax_random_problems;
 pub(super) use self::rejection::REFUSED;
 pub(super) use self::schedules::{
-    softmax_on_other_architectures, softmax_same_bits, softmax_traffic, workloads,
+    softmax_on_other_architectures, softmax_past_two_to_the_32, softmax_same_bits, softmax_traffic,
+    workloads,
 };
 
 use super::proofs;

@@ -5,7 +5,7 @@ use evenkeel::norm::{Causal, SoftmaxKind};
 
 use super::super::super::{Effort, Held, expect};
 use super::proofs::{
-    FLOATS, INTEGERS, LENGTHS, LONG, computed, device, is_long_for, scattered, there,
+    FLOATS, INTEGERS, LONG_WIDTHS, WIDTHS, computed, device, is_long_for, scattered, there,
 };
 use crate::memory::Layout;
 use crate::norm::Operation;
@@ -69,7 +69,7 @@ pub(in super::super) fn softmax_lengths_of_rows(
     let mut held = Held::default();
     let mut index = 0;
     for kind in SoftmaxKind::ALL {
-        for keys in LENGTHS {
+        for keys in WIDTHS {
             for rows in [1, 3] {
                 let mut case = Case::new(kind, rows, keys, FLOATS[index % 3]);
                 case.pass = [Pass::Backward, Pass::BackwardInPlace][index % 2];
@@ -78,7 +78,7 @@ pub(in super::super) fn softmax_lengths_of_rows(
                 index += 1;
             }
         }
-        for keys in LONG {
+        for keys in LONG_WIDTHS {
             if is_long_for(subject, effort, keys) {
                 continue;
             }

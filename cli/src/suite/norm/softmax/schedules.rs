@@ -1,7 +1,8 @@
 //! What the emulator alone can see of a softmax, and what must not depend on who runs it.
 
-use evenkeel::DType;
-use evenkeel::norm::{Causal, SoftmaxKind};
+use evenkeel::norm::{Causal, Softmax, SoftmaxKind, SoftmaxStatistics};
+use evenkeel::{DType, Device, DeviceKind, Error};
+use half::bf16;
 
 use super::super::super::{Effort, Held, Workload, emulated};
 use super::proofs::{
@@ -75,6 +76,67 @@ pub(in super::super) fn softmax_traffic(subject: &Subject, effort: Effort) -> Re
         within(&mut held, device(subject, 0)?, &problem, &budget)?;
     }
     Ok(held)
+}
+
+/// Rows 2^32 elements apart, and a row that begins past them: in memory of which the rows alone are
+/// touched.
+pub(in super::super) fn softmax_past_two_to_the_32(
+    subject: &Subject,
+    effort: Effort,
+) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::Softmax) {
+        return skipped;
+    }
+    if subject.kind() == DeviceKind::Cpu {
+        return Held::skipped("16 GiB, of which the CPU would touch every page");
+    }
+    if effort == Effort::Quick {
+        return Held::skipped("only in full");
+    }
+    match far_apart(device(subject, 0)?) {
+        Ok(true) => Ok(Held {
+            problems: 1,
+            ..Held::default()
+        }),
+        Ok(false) => Err("rows 2^32 elements apart have other results than neighbours".into()),
+        Err(Error::OutOfMemory { bytes }) => {
+            Held::skipped(format!("{bytes} bytes could not be allocated"))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether two rows far apart have the results of the same rows side by side.
+fn far_apart(device: &Device) -> evenkeel::Result<bool> {
+    // Whole vectors: the order of sums is the same near and far.
+    const KEYS: usize = 304;
+    const STRIDE: usize = (1 << 32) + 8;
+    let stream = device.stream()?;
+    let op = Softmax::new(SoftmaxKind::Softmax).prepare(&stream)?;
+    let problem = Case::new(SoftmaxKind::Softmax, 2, KEYS, DType::Bf16).problem();
+    let near = problem.x.upload(&stream)?;
+    let near = op.forward(problem.x.place.view(&near)?, None)?;
+    let mut memory = stream.uninitialised(DType::Bf16, &[STRIDE + KEYS])?;
+    for row in 0..2 {
+        let values: Vec<bf16> = problem
+            .x
+            .row(row)
+            .iter()
+            .map(|&x| bf16::from_f64(x))
+            .collect();
+        memory.write_range(row * STRIDE, &values)?;
+    }
+    let rows = memory.view_mut().strided(&[2, KEYS], STRIDE)?;
+    op.forward_in_place(rows, None, &mut SoftmaxStatistics::default())?;
+    let near = near.y.read::<bf16>()?;
+    for row in 0..2 {
+        let begin = row * STRIDE;
+        let far = memory.read_range::<bf16>(begin..begin + KEYS)?;
+        if far != near[row * KEYS..(row + 1) * KEYS] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// On GPUs without large clusters, with their limits.
