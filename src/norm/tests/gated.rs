@@ -107,8 +107,10 @@ fn a_faulty_gate_makes_its_row_nan() {
     let x = upload(DType::F32, &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
     let z = upload(DType::F32, &[2, 2], &[1.0, f64::NAN, 1.0, 1.0]);
     let none = Weights::default();
-    let y = read(&op.forward(x.view(), z.view(), &none).unwrap().y);
+    let result = op.forward(x.view(), z.view(), &none).unwrap();
+    let (y, rstd) = (read(&result.y), read(&result.rstd));
     assert!(y[..2].iter().all(|y| y.is_nan()) && y[2..].iter().all(|y| y.is_finite()));
+    assert!(rstd[0].is_nan() && rstd[1].is_finite());
     let error = crate::Error::Data(Status::NON_FINITE_ROW);
     assert_eq!(stream.check(), Err(error));
 }

@@ -7,7 +7,8 @@
 //! dz = dy n sig(z) (1 + z sig(-z))
 //! ```
 //!
-//! A row that holds NaN or an infinity in x or z is NaN, and the status has `NON_FINITE_ROW`.
+//! A row that holds NaN or an infinity in x or z is NaN, its statistics too, and the status has
+//! `NON_FINITE_ROW`.
 
 use rayon::prelude::*;
 
@@ -36,7 +37,7 @@ pub fn forward(
         .into_par_iter()
         .enumerate()
         .map(|(row, mut y)| {
-            let (moments, mut values, status) = pass.forward(row, &x.row(row));
+            let (mut moments, mut values, status) = pass.forward(row, &x.row(row));
             let z = z.row(row);
             for (y, z) in values.iter_mut().zip(&z) {
                 *y *= z * sigmoid(*z);
@@ -44,6 +45,8 @@ pub fn forward(
             let fine = all_finite(&z);
             if !fine {
                 values.fill(f64::NAN);
+                // A backward sees it from the statistics alone.
+                (moments.mean, moments.rstd) = (f64::NAN, f64::NAN);
             }
             y.store(&values);
             (moments, status | row_status(fine))
