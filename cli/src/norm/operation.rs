@@ -26,10 +26,24 @@ pub enum Operation {
 /// The operations that have kernels; the others are proved on the CPU alone.
 const KERNELS: &[Operation] = &[Operation::Tev];
 
+/// Those that have kernels of their forward alone.
+const FORWARD: &[Operation] = &[
+    Operation::Norm,
+    Operation::HeadNorm,
+    Operation::GatedNorm,
+    Operation::Sdd,
+];
+
 impl Operation {
     /// Whether devices of this kind have it.
     #[must_use]
     pub fn is_on(self, kind: DeviceKind) -> bool {
+        self.has_backward(kind) || FORWARD.contains(&self)
+    }
+
+    /// Whether devices of this kind have its backward too.
+    #[must_use]
+    pub fn has_backward(self, kind: DeviceKind) -> bool {
         kind == DeviceKind::Cpu || KERNELS.contains(&self)
     }
 }

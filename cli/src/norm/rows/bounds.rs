@@ -11,10 +11,10 @@
 //! | quantity | error |
 //! |---|---|
 //! | sum of D terms of size \|t\| | u sum \|t\| for each addition on the longest path. A thread adds units of up to 8 pairwise, 3, and one to the other, at most 16 or the 1024th part of a row where that is more; then come 5 merges of a warp, 4 of a block and 4 of a cluster |
-//! | mean of a layer | each thread takes deviations from one of its elements, at most R: (its additions + 2) u R. Each merge of two means adds the differences of pivots and of means, their sum, the share of the counts, the product and the sum: 7 u R; there are 13, and one for each of the segments of 4096 that a long row may be read in. delta is all of them; 0 where R is |
+//! | mean of a layer | each thread takes deviations from one of its elements, at most R: (its additions + 2) u R. Each merge adds, by a share of the counts that is at most half (the second of two parts never has more elements), u of the differences of pivots (R) and of means (2 R) and of their sum (R), 2 u of share and product, and u of the new mean: 4 u R; there are 13 merges, and one for each of the segments of 4096 that a long row may be read in. delta is all of them; 0 where R is |
 //! | deviation d = x - mean | delta, u R (x less the pivot), u (\|d\| + delta); rms: none, d = x |
 //! | mean square | squares u, additions as above, division u, eps u: V k u |
-//! | variance | the same, 5 u a merge; each merge adds w q^2, q the distance of its two means, which is off by e = 2 delta + 4 u R: sum w <= 13/4 + 1 and sum w q^2 <= V, so by Cauchy and Schwarz at most 2 e sqrt(V sum w) + e^2 sum w; the same for the deviations, of weight 1, off by 2 u R (that the threads' means are off is no first-order error: deviations from a mean sum to 0) |
+//! | variance | the same, 5 u a merge; each merge adds w q^2, q the distance of its two means, where sum w <= 13/4 + 1 =: W and sum w q^2 <= V. Means that are off by at most delta, each by its part of delta at its merge, move the variance by 2 delta sqrt V (Cauchy and Schwarz over the parts of each merge), the 4 u R of each q by 8 u R sqrt(V W), the u R of each deviation by 4 u R sqrt V, counting u of d; squares of these: W (2 delta + 4 u R)^2 + delta^2 |
 //! | rstd | both ends of the variance and eps to the power -1/2, and 2 u for square root and division |
 //! | h = d r | error of d times r, error of r times d, u |
 //! | w = gamma + offset | u where there is an offset |
@@ -135,13 +135,13 @@ impl StatisticsError {
             let least = x.iter().copied().fold(f64::INFINITY, f64::min);
             let range = unit * (most - least);
             let links = on.merges + on.segments;
-            error.centre = (on.own_adds + 2.0 + 7.0 * links) * range;
+            error.centre = (on.own_adds + 2.0 + 4.0 * links) * range;
             error.deviation = range;
             error.mean = error.centre + unit * moments.mean.abs();
             let weight = on.merges / 4.0 + 1.0;
             let apart = 2.0 * error.centre + 4.0 * range;
             let root = with_eps.sqrt();
-            let first = 2.0 * root * (apart * weight.sqrt() + 2.0 * range);
+            let first = 2.0 * root * (error.centre + (4.0 * weight.sqrt() + 2.0) * range);
             let second = weight * apart * apart + error.centre * error.centre;
             let more = 5.0 * links * unit * with_eps + first + second;
             (high, low) = (high + more, low - more);

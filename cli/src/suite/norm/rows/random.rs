@@ -11,6 +11,9 @@ use crate::norm::rows::cases::FLOATS;
 use crate::norm::rows::{Case, Form, Types, Values};
 use crate::subject::Subject;
 
+/// The longest heads that every device turns.
+const TURNED: usize = 4096;
+
 fn layout() -> impl Strategy<Value = Layout> {
     let few = || prop_oneof![Just(0usize), 1usize..12];
     (few(), few()).prop_map(|(phase, gap)| Layout {
@@ -67,7 +70,7 @@ fn case(operations: Vec<Operation>, most_columns: usize) -> impl Strategy<Value 
                     1
                 };
                 let width = 2 * (1 + usize::from(rotary.1) % (columns / 2).max(1));
-                let rotary = (rotary.0 > 1 && columns > 1)
+                let rotary = (rotary.0 > 1 && (2..=TURNED).contains(&columns))
                     .then(|| Rotary::new(Pairing::ALL[rotary.0 % 2], width));
                 Case {
                     operation,
