@@ -1,5 +1,6 @@
-//! The table of errors of the row operations: each normalization with each of its options, on every
-//! type.
+//! The table of errors of the row operations: each with each of its options, on every type.
+
+mod neighbours;
 
 use evenkeel::DType;
 use evenkeel::norm::{NormOptions, Pairing, Rotary};
@@ -121,7 +122,8 @@ fn lines(subject: &Subject) -> Vec<Line> {
 
 /// Prints the table; true when every line is right.
 pub(super) fn run(subject: &Subject) -> bool {
-    let lines = lines(subject);
+    let mut lines = lines(subject);
+    lines.extend(neighbours::lines(subject));
     if lines.is_empty() {
         println!("\n  norm: the kernels are to come");
         return true;
@@ -153,7 +155,7 @@ pub(super) fn run(subject: &Subject) -> bool {
         bar.suspend(|| {
             if columns != Some(line.columns) {
                 println!();
-                row(line.columns.map(String::from), "norm", "type");
+                row(line.columns.map(String::from), "operation", "type");
             }
             let cells = line.columns.map(|name| shown(total.worst.get(name)));
             row(cells, &line.label, line.dtype.name());
