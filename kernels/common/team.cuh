@@ -169,6 +169,7 @@ class ClusterTeam {
       }
       ptx::fence_mbarrier_init();
     }
+    // Brings the warp together for barrier.cluster.aligned.
     __syncwarp();
     // No block may send to a peer that has not begun, nor before its barriers exist.
     ptx::cluster_sync();
@@ -208,6 +209,7 @@ class ClusterTeam {
       ptx::store_async_16(&shared_.inbox[box][block_], Message<P>::of(part), &shared_.full[box],
                           threadIdx.x);
     }
+    // Brings the warp together for the merge of its lanes.
     __syncwarp();
     ptx::mbarrier_wait_cluster(&shared_.full[box], parity);
     ++round_;
@@ -217,8 +219,8 @@ class ClusterTeam {
     return merge_lanes(of_block, kMaxTeamBlocks);
   }
 
-  // A block that left would take its inbox away from peers that still write to it.
   EVENKEEL_DEVICE void leave() const {
+    // A block that left would take its inbox away from peers that still write to it.
     __syncwarp();
     ptx::cluster_sync();
   }
