@@ -9,12 +9,12 @@
 //! | t | `tanhf` 2 ulp: 4 u t |
 //! | y = gamma t + beta | u of the product, u of the sum |
 //! | e = exp(-2 abs(a)) by ex2.approx | its argument by u more for a: (4 + 4 * 2 abs(a)) u, and what is flushed |
-//! | slope 4 e / (1 + e)^2 | 5 u and that of e, which (1 + e)^2 only lessens |
+//! | slope 4 e / (1 + e)^2 | 2 u for (1 + e), u for its square, 2 u for a reciprocal of 1 ulp, u for the product; and the error of e, which (1 + e)^2 only lessens |
 //! | dx = alpha gamma dy slope | 3 u |
 //! | a term of dalpha, gamma dy x slope | 3 u |
 //! | a term of dgamma, dy t | t's and u |
 //! | dgamma, dbeta | a sum over rows |
-//! | dalpha | a thread adds its elements of every row that it meets, then trees: (`elements` rows + 2 `tree`) u |
+//! | dalpha | a thread sums its elements of a row, then adds row after row; trees over threads and over blocks: (`elements` + rows + 2 `tree`) u |
 //! | what is added to what is there | u of the sum, u of the total |
 
 use evenkeel::reference::norm::{WeightGradients, Weights, dyt as reference};
@@ -49,7 +49,7 @@ fn slope_error(a: f64, on: &Arithmetic) -> f64 {
         return 0.0;
     }
     let distance = 2.0 * a.abs();
-    let relative = on.exponential(distance) + (distance + 5.0) * on.unit;
+    let relative = on.exponential(distance) + (distance + 6.0) * on.unit;
     slope(a) * relative.exp_m1() + 4.0 * on.flush
 }
 
@@ -196,7 +196,7 @@ impl Terms<'_> {
     fn dalpha(&self) -> f64 {
         let (on, problem) = (&self.on, self.problem);
         let (rows, columns) = (problem.x.place.rows(), problem.x.place.width());
-        let chain = (on.elements * rows as f64 + 2.0 * on.tree + 3.0) * on.unit;
+        let chain = (on.elements + rows as f64 + 2.0 * on.tree + 3.0) * on.unit;
         let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         places
             .map(|(row, column)| {

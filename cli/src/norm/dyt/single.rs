@@ -20,6 +20,7 @@ fn outcome(problem: &Problem) -> Outcome {
     let (mut y, mut dx) = (Vec::new(), Vec::new());
     let (mut dalpha, mut dgamma, mut dbeta) = (0.0_f32, vec![0.0_f32; columns], vec![0.0; columns]);
     for row in 0..rows {
+        let mut of_row = 0.0_f32;
         for column in 0..columns {
             let x = problem.x.row(row)[column] as f32;
             let dy = problem.dy.row(row)[column] as f32;
@@ -30,10 +31,11 @@ fn outcome(problem: &Problem) -> Outcome {
             let slope = 4.0 * e / ((1.0 + e) * (1.0 + e));
             let upstream = gamma[column] * dy;
             dx.push(problem.alpha * upstream * slope);
-            dalpha += upstream * x * slope;
+            of_row += upstream * x * slope;
             dgamma[column] += dy * t;
             dbeta[column] += dy;
         }
+        dalpha += of_row;
     }
     let added = |at: usize, sums: Vec<f32>| -> Vec<f32> {
         match &problem.before[at] {
@@ -57,18 +59,20 @@ fn outcome(problem: &Problem) -> Outcome {
     }
 }
 
-/// dalpha's bound is for any order of its additions, most of them far worse than any is.
 #[test]
 fn plain_single_precision_is_within_the_bounds_and_not_by_far() {
     let verdicts = Values::ALL.into_iter().flat_map(|values| {
         [0.5, -1.3].into_iter().flat_map(move |alpha| {
             [false, true].into_iter().map(move |accumulate| {
-                let mut case = Case::new(20, 300, DType::F32);
+                let mut case = Case::new(20, 60, DType::F32);
                 (case.values, case.alpha, case.accumulate) = (values, alpha, accumulate);
                 let problem = case.problem();
                 compare(&problem, &outcome(&problem), DeviceKind::Emulated)
             })
         })
     });
-    worst_of(verdicts, &[("y", 0.1), ("dx", 0.1), ("dgamma", 0.1)]);
+    worst_of(
+        verdicts,
+        &[("y", 0.1), ("dx", 0.1), ("dgamma", 0.1), ("dalpha", 0.01)],
+    );
 }
