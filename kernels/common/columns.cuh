@@ -54,6 +54,7 @@ struct RowLayout {
   static constexpr int kChunk = kChunk_;
   static constexpr int kUnits = kUnits_;
   static constexpr bool kSpread = kSpread_;
+  static constexpr int kQuads = kChunk / 4;
   // Columns that a thread has in a segment of a row.
   static constexpr uint32_t kColumns = kChunk * kUnits;
   static_assert(kChunk == 4 || (kChunk == 8 && !kSpread));
@@ -199,6 +200,21 @@ EVENKEEL_DEVICE void unpack_unit(uint4 packed, FloatType type, float (&x)[4]) {
   }
 }
 
+// Elements 4q to 4q + 3 of a unit of kChunk: few registers at a time.
+template <typename Layout>
+EVENKEEL_DEVICE void unpack_quad(uint4 packed, FloatType type, int q, float (&x)[4]) {
+  if constexpr (Layout::kChunk == 4) {
+    unpack_unit(packed, type, x);
+  } else {
+    const uint2 half = q == 0 ? make_uint2(packed.x, packed.y) : make_uint2(packed.z, packed.w);
+    if (type == FloatType::kF16) {
+      unpack(half, x, f16{});
+    } else {
+      unpack(half, x, bf16{});
+    }
+  }
+}
+
 // Each value rounded once.
 EVENKEEL_DEVICE uint4 pack_unit(const float (&x)[8], FloatType type) {
   return type == FloatType::kF16 ? pack(x, f16{}) : pack(x, bf16{});
@@ -211,6 +227,24 @@ EVENKEEL_DEVICE uint4 pack_unit(const float (&x)[4], FloatType type) {
   return make_uint4(ptx::cvt_rn_bf16x2(x[0], x[1]), ptx::cvt_rn_bf16x2(x[2], x[3]), 0, 0);
 }
 
+template <typename Layout>
+EVENKEEL_DEVICE void pack_quad(const float (&x)[4], FloatType type, int q, uint4& packed) {
+  if constexpr (Layout::kChunk == 4) {
+    packed = pack_unit(x, type);
+  } else {
+    const bool half = type == FloatType::kF16;
+    const uint32_t low = half ? ptx::cvt_rn_f16x2(x[0], x[1]) : ptx::cvt_rn_bf16x2(x[0], x[1]);
+    const uint32_t high = half ? ptx::cvt_rn_f16x2(x[2], x[3]) : ptx::cvt_rn_bf16x2(x[2], x[3]);
+    if (q == 0) {
+      packed.x = low;
+      packed.y = high;
+    } else {
+      packed.z = low;
+      packed.w = high;
+    }
+  }
+}
+
 // kCount neighbours of a vector that is read again and again and stays in L1. The address is a
 // multiple of 16 bytes, or of the run's where that is shorter.
 template <int kCount>
@@ -218,23 +252,22 @@ EVENKEEL_DEVICE void load_run(const void* data, FloatType type, uint64_t first,
                               float (&x)[kCount]) {
   static_assert(kCount == 4 || kCount == 8);
   if (type == FloatType::kF32) {
-    const float4* const address =
-        reinterpret_cast<const float4*>(static_cast<const float*>(data) + first);
+    const float* const address = static_cast<const float*>(data) + first;
 #pragma unroll
     for (int i = 0; i < kCount; i += 4) {
-      const float4 four = address[i / 4];
-      x[i] = four.x;
-      x[i + 1] = four.y;
-      x[i + 2] = four.z;
-      x[i + 3] = four.w;
+      const uint4 four = ptx::load_cached<uint4>(address + i);
+      x[i] = __uint_as_float(four.x);
+      x[i + 1] = __uint_as_float(four.y);
+      x[i + 2] = __uint_as_float(four.z);
+      x[i + 3] = __uint_as_float(four.w);
     }
     return;
   }
   const uint16_t* const address = static_cast<const uint16_t*>(data) + first;
   if constexpr (kCount == 8) {
-    unpack_unit(*reinterpret_cast<const uint4*>(address), type, x);
+    unpack_unit(ptx::load_cached<uint4>(address), type, x);
   } else {
-    const uint2 half = *reinterpret_cast<const uint2*>(address);
+    const uint2 half = ptx::load_cached<uint2>(address);
     unpack_unit(make_uint4(half.x, half.y, 0, 0), type, x);
   }
 }
@@ -270,6 +303,28 @@ EVENKEEL_DEVICE void load_columns(const ColumnVector& vector, uint32_t head,
       const uint32_t at = columns.at(unit, e);
       if (at < columns.end) x[e] = load_element(vector.data, vector.type, first + at);
     }
+  }
+}
+
+// The same of elements 4q to 4q + 3 of the unit.
+template <typename Layout>
+EVENKEEL_DEVICE void load_quad(const ColumnVector& vector, uint32_t head,
+                               const Columns<Layout>& columns, int unit, int q, float absent,
+                               float (&x)[4]) {
+  if constexpr (Layout::kChunk == 4) {
+    load_columns(vector, head, columns, unit, absent, x);
+  } else {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) x[e] = absent;
+    if (vector.data == nullptr || !columns.has(unit)) return;
+    if (vector.scalar != 0) {
+      const float value = load_element(vector.data, vector.type, 0);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[e] = value;
+      return;
+    }
+    const uint64_t first = static_cast<uint64_t>(head) * static_cast<uint64_t>(vector.head_stride);
+    load_run(vector.data, vector.type, first + columns.at(unit, 4 * q), x);
   }
 }
 

@@ -18,7 +18,7 @@
 namespace evenkeel {
 
 inline constexpr uint32_t kAllLanes = 0xffffffffu;
-inline constexpr int kMaxTeamWarps = 16;
+inline constexpr int kMaxTeamWarps = 32;
 inline constexpr int kMaxTeamBlocks = 16;
 
 // A partial as it travels.
@@ -97,7 +97,11 @@ class LocalTeam {
   EVENKEEL_DEVICE uint32_t workers() const { return gridDim.x; }
   // The one thread that speaks for the row.
   EVENKEEL_DEVICE bool leads() const { return rank_ == 0; }
-  // This thread's part of every row.
+  // The first of this block's columns, and this thread's part of every row.
+  template <typename Layout>
+  EVENKEEL_DEVICE uint32_t first_column(const RowGrid&) const {
+    return 0;
+  }
   template <typename Layout>
   EVENKEEL_DEVICE Columns<Layout> columns(const RowGrid& grid) const {
     return Columns<Layout>::of(rank_, threads_, 0, grid.columns);
@@ -126,11 +130,12 @@ class LocalTeam {
     // Publishes the warps' partials; the box was last read before the barrier of the merge before.
     sync();
     ++round_;
-    // Both halves of the warp merge all of them.
-    const uint32_t warp = lane % kMaxTeamWarps;
-    const P of_warp = warp < warps ? Message<P>::from(box[index_ * warps + warp]) : P::empty();
+    const P of_warp = lane < warps ? Message<P>::from(box[index_ * warps + lane]) : P::empty();
     return merge_lanes(of_warp, kMaxTeamWarps);
   }
+
+  // Merges of warps so far.
+  EVENKEEL_DEVICE uint32_t round() const { return round_; }
 
   EVENKEEL_DEVICE void leave() const {}
 
@@ -158,14 +163,11 @@ class ClusterTeam {
   static constexpr bool kCluster = true;
 
   EVENKEEL_DEVICE ClusterTeam(const RowGrid& grid, Shared& shared)
-      : shared_(shared),
-        local_(grid, shared.team),
-        block_(ptx::cluster_ctarank()),
-        blocks_(ptx::cluster_nctarank()) {
+      : shared_(shared), local_(grid, shared.team) {
     if (threadIdx.x == 0) {
       for (int box = 0; box < 2; ++box) {
         ptx::mbarrier_init(&shared_.full[box], 1);
-        ptx::mbarrier_init(&shared_.read[box], blocks_);
+        ptx::mbarrier_init(&shared_.read[box], ptx::cluster_nctarank());
       }
       ptx::fence_mbarrier_init();
     }
@@ -179,43 +181,48 @@ class ClusterTeam {
   EVENKEEL_DEVICE uint32_t rank() const { return local_.rank(); }
   EVENKEEL_DEVICE uint32_t index() const { return 0; }
   EVENKEEL_DEVICE uint32_t count() const { return 1; }
-  EVENKEEL_DEVICE uint32_t worker() const { return blockIdx.x / blocks_; }
-  EVENKEEL_DEVICE uint32_t workers() const { return gridDim.x / blocks_; }
-  EVENKEEL_DEVICE bool leads() const { return block_ == 0 && local_.leads(); }
+  EVENKEEL_DEVICE uint32_t worker() const { return blockIdx.x / ptx::cluster_nctarank(); }
+  EVENKEEL_DEVICE uint32_t workers() const { return gridDim.x / ptx::cluster_nctarank(); }
+  EVENKEEL_DEVICE bool leads() const { return ptx::cluster_ctarank() == 0 && local_.leads(); }
+  template <typename Layout>
+  EVENKEEL_DEVICE uint32_t first_column(const RowGrid& grid) const {
+    return ptx::cluster_ctarank() * (threads() * Layout::kColumns * grid.segments);
+  }
   template <typename Layout>
   EVENKEEL_DEVICE Columns<Layout> columns(const RowGrid& grid) const {
-    const uint32_t capacity = threads() * Layout::kColumns * grid.segments;
-    return Columns<Layout>::of(rank(), threads(), block_ * capacity,
-                               min((block_ + 1) * capacity, grid.columns));
+    const uint32_t first = first_column<Layout>(grid);
+    const uint32_t end = first + threads() * Layout::kColumns * grid.segments;
+    return Columns<Layout>::of(rank(), threads(), first, min(end, grid.columns));
   }
   EVENKEEL_DEVICE void sync() const { local_.sync(); }
   EVENKEEL_DEVICE bool any(bool here) const { return here; }
 
   template <typename P>
   EVENKEEL_DEVICE P merge(P part) {
+    const uint32_t round = local_.round();
     part = local_.merge(part);
-    const uint32_t box = round_ % 2;
-    const uint32_t parity = round_ / 2 % 2;
+    const uint32_t blocks = ptx::cluster_nctarank();
+    const uint32_t box = round % 2;
+    const uint32_t parity = round / 2 % 2;
     if (threadIdx.x == 0) {
-      ptx::mbarrier_arrive_expect_tx(&shared_.full[box], blocks_ * sizeof(uint4));
+      ptx::mbarrier_arrive_expect_tx(&shared_.full[box], blocks * sizeof(uint4));
     }
-    if (threadIdx.x < blocks_) {
+    if (threadIdx.x < blocks) {
       // All threads of this block have passed the local merge's barrier, so the box of the merge
       // before has been read here.
-      if (round_ > 0) ptx::mbarrier_arrive_remote(&shared_.read[box ^ 1], threadIdx.x);
+      if (round > 0) ptx::mbarrier_arrive_remote(&shared_.read[box ^ 1], threadIdx.x);
       // What this block sent into these boxes two merges ago must have been read; the first two
       // merges pass.
       ptx::mbarrier_wait_cluster(&shared_.read[box], parity ^ 1);
-      ptx::store_async_16(&shared_.inbox[box][block_], Message<P>::of(part), &shared_.full[box],
-                          threadIdx.x);
+      ptx::store_async_16(&shared_.inbox[box][ptx::cluster_ctarank()], Message<P>::of(part),
+                          &shared_.full[box], threadIdx.x);
     }
     // Brings the warp together for the merge of its lanes.
     __syncwarp();
     ptx::mbarrier_wait_cluster(&shared_.full[box], parity);
-    ++round_;
     // Both halves of the warp merge all of them.
     const uint32_t block = threadIdx.x % kMaxTeamBlocks;
-    const P of_block = block < blocks_ ? Message<P>::from(shared_.inbox[box][block]) : P::empty();
+    const P of_block = block < blocks ? Message<P>::from(shared_.inbox[box][block]) : P::empty();
     return merge_lanes(of_block, kMaxTeamBlocks);
   }
 
@@ -228,9 +235,6 @@ class ClusterTeam {
  private:
   Shared& shared_;
   LocalTeam local_;
-  uint32_t block_;
-  uint32_t blocks_;
-  uint32_t round_ = 0;
 };
 
 }  // namespace evenkeel

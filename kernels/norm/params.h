@@ -67,8 +67,7 @@ struct NormBackwardParams {
   uint32_t groups;  // 1, or heads: which rows share their weights' gradients
   uint32_t slices;
   Divisor by_slices;
-  uint32_t
-      sums_in_memory;  // bytes from the base of shared memory, or 0: in the partial sums themselves
+  uint32_t sums_offset;  // of the teams' column sums from the base of shared memory; 0: none there
   uint32_t unused;
 };
 

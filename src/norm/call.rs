@@ -37,6 +37,13 @@ impl Pair<'_> {
         }
     }
 
+    pub(super) fn reborrow(&mut self) -> Pair<'_> {
+        match self {
+            Self::Apart(input, output) => Pair::Apart(*input, output.reborrow()),
+            Self::InPlace(both) => Pair::InPlace(both.reborrow()),
+        }
+    }
+
     /// The names are those of the rows that are read and written; of rows that are both, the first.
     pub(super) fn name<'s>(
         &'s self,

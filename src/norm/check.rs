@@ -175,14 +175,21 @@ pub(super) fn shape_of(tensor: &TensorRef<'_>) -> String {
     }
 }
 
-/// Rows of partial sums that a backward keeps at most; no measurement chose it yet.
-const PARTIAL_ROWS: usize = 256;
+/// Rows of partial sums that a backward writes at most, for weights of `width` elements: as many as
+/// there are blocks at work on any GPU, within 16 MiB a weight, but enough for the clusters of long
+/// rows. No measurement chose these numbers yet.
+pub(super) fn partial_rows(rows: usize, width: usize) -> usize {
+    const FLOATS: usize = 1 << 22;
+    rows.min((FLOATS / width.max(1)).clamp(16, 512))
+}
 
 /// Bytes of a backward's workspace: for each of two weights of `width` elements, partial sums in f32
-/// that a second stage adds up in order.
+/// that a second stage adds up in order; and one row more, of sums that become one number.
 pub(super) fn workspace_bytes(rows: usize, width: usize) -> usize {
-    let partial = rows.min(PARTIAL_ROWS).saturating_mul(width);
-    let bytes = partial.saturating_mul(2 * size_of::<f32>());
+    let partial = partial_rows(rows, width).saturating_mul(2) + 1;
+    let bytes = partial
+        .saturating_mul(width)
+        .saturating_mul(size_of::<f32>());
     bytes.checked_next_multiple_of(16).unwrap_or(usize::MAX)
 }
 

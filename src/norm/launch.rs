@@ -20,8 +20,10 @@ impl Layout {
     pub(super) const C8U2: Self = Self::new("c8u2", 8, 2, false);
     pub(super) const C8U4: Self = Self::new("c8u4", 8, 4, false);
     pub(super) const C8U8: Self = Self::new("c8u8", 8, 8, false);
+    pub(super) const C4U2: Self = Self::new("c4u2", 4, 2, false);
     pub(super) const C4U4: Self = Self::new("c4u4", 4, 4, false);
     pub(super) const C4U8: Self = Self::new("c4u8", 4, 8, false);
+    pub(super) const S4U2: Self = Self::new("s4u2", 4, 2, true);
     pub(super) const S4U4: Self = Self::new("s4u4", 4, 4, true);
 
     const fn new(name: &'static str, chunk: usize, units: usize, spread: bool) -> Self {
@@ -47,6 +49,8 @@ pub(super) struct Rung {
     pub(super) threads: usize,
     /// Blocks that share a row.
     pub(super) cluster: u32,
+    /// Whether a thread's units may go round to cover a longer row.
+    pub(super) rounds: bool,
     /// Why it is there.
     pub(super) reason: &'static str,
 }
@@ -57,8 +61,14 @@ impl Rung {
             layout,
             threads,
             cluster,
+            rounds: true,
             reason,
         }
+    }
+
+    const fn once(mut self) -> Self {
+        self.rounds = false;
+        self
     }
 
     /// The longest row it holds.
@@ -67,108 +77,172 @@ impl Rung {
     }
 }
 
-/// Every configuration; a row takes the first that holds it, of those whose layout fits its tensors
-/// and that the operation and the device have. Where none holds it, the last one without a cluster
-/// goes round in segments and reads the row twice.
+/// The configurations of a kind of operation. A row takes the first that holds it, of those whose
+/// layout fits its tensors and that the operation and the device have. Where none holds it, the one
+/// that holds most of it goes round in segments, and reads the row twice.
+#[derive(Debug)]
+pub(super) struct Ladder {
+    rungs: &'static [Rung],
+    /// Threads of a block, where a row takes fewer: several teams share it.
+    block: usize,
+}
+
+/// Operations that keep nothing from row to row.
 ///
 /// A thread has as many bytes in flight as keep memory busy with the blocks that its registers allow
 /// (about 24 KiB a multiprocessor on an H200), and a row as few threads as that gives: a row within
 /// one warp meets no barrier. No measurement chose these numbers yet.
-pub(super) const LADDER: &[Rung] = &[
-    // 16-bit tensors.
-    Rung::new(
-        Layout::C8U2,
-        16,
-        1,
-        "to 256 columns: several rows a warp, 32 bytes a lane",
-    ),
-    Rung::new(
-        Layout::C8U4,
-        256,
-        1,
-        "to 8192: a warp a row to 1024, then several; 64 bytes a thread",
-    ),
-    Rung::new(
-        Layout::C8U8,
-        256,
-        1,
-        "to 16384: twice the registers cost less than an exchange between blocks",
-    ),
-    Rung::new(
-        Layout::C8U2,
-        256,
-        1,
-        "to 4096, for operations that have no other layout",
-    ),
-    Rung::new(Layout::C8U4, 256, 4, "to 32768: four blocks' registers"),
-    Rung::new(
-        Layout::C8U4,
-        256,
-        8,
-        "to 65536: the largest cluster that every such GPU has",
-    ),
-    Rung::new(
-        Layout::C8U4,
-        256,
-        16,
-        "to 131072: the largest cluster there is",
-    ),
-    Rung::new(
-        Layout::C8U8,
-        256,
-        16,
-        "to 262144: all registers of the largest cluster",
-    ),
-    Rung::new(
-        Layout::C8U8,
-        256,
-        8,
-        "131072 where there is no cluster of 16",
-    ),
-    // f32 among the tensors: half the elements take as many registers.
-    Rung::new(
-        Layout::C4U4,
-        256,
-        1,
-        "to 4096: as C8U4, in elements of twice the size",
-    ),
-    Rung::new(Layout::C4U8, 256, 1, "to 8192: as C8U8"),
-    Rung::new(Layout::C4U8, 256, 2, "to 16384"),
-    Rung::new(Layout::C4U8, 256, 4, "to 32768"),
-    Rung::new(Layout::C4U8, 256, 8, "to 65536"),
-    Rung::new(Layout::C4U8, 256, 16, "to 131072"),
-    Rung::new(
-        Layout::C4U8,
-        512,
-        16,
-        "to 262144: two blocks' worth of threads in one",
-    ),
-    Rung::new(
-        Layout::C4U8,
-        512,
-        8,
-        "131072 where there is no cluster of 16",
-    ),
-    // Rows that do not begin or end on a vector's boundary.
-    Rung::new(
-        Layout::S4U4,
-        512,
-        1,
-        "to 8192: neighbouring threads, neighbouring elements",
-    ),
-    Rung::new(Layout::S4U4, 512, 2, "to 16384"),
-    Rung::new(Layout::S4U4, 512, 4, "to 32768"),
-    Rung::new(Layout::S4U4, 512, 8, "to 65536"),
-    Rung::new(
-        Layout::S4U4,
-        512,
-        16,
-        "to 131072; longer odd rows are read twice",
-    ),
-];
+pub(super) const FORWARD: Ladder = Ladder {
+    block: 256,
+    rungs: &[
+        // 16-bit tensors.
+        Rung::new(
+            Layout::C8U2,
+            16,
+            1,
+            "to 256 columns: several rows a warp, 32 bytes a lane",
+        ),
+        Rung::new(
+            Layout::C8U4,
+            256,
+            1,
+            "to 8192: a warp a row to 1024; 64 bytes a thread",
+        ),
+        Rung::new(
+            Layout::C8U8,
+            256,
+            1,
+            "to 16384: registers cost less than an exchange of blocks",
+        ),
+        Rung::new(
+            Layout::C8U2,
+            256,
+            1,
+            "to 4096, for operations without the two before",
+        ),
+        Rung::new(Layout::C8U4, 256, 4, "to 32768: four blocks' registers"),
+        Rung::new(
+            Layout::C8U4,
+            256,
+            8,
+            "to 65536: the largest cluster that every such GPU has",
+        ),
+        Rung::new(
+            Layout::C8U4,
+            256,
+            16,
+            "to 131072: the largest cluster there is",
+        ),
+        Rung::new(
+            Layout::C8U8,
+            256,
+            16,
+            "to 262144: all registers of the largest cluster",
+        ),
+        Rung::new(
+            Layout::C8U8,
+            256,
+            8,
+            "to 131072 where there is no cluster of 16",
+        ),
+        // f32 among the tensors: half the elements take as many registers.
+        Rung::new(
+            Layout::C4U4,
+            256,
+            1,
+            "to 4096: as C8U4, in elements of twice the size",
+        ),
+        Rung::new(Layout::C4U8, 256, 1, "to 8192: as C8U8"),
+        Rung::new(Layout::C4U8, 256, 2, "to 16384"),
+        Rung::new(Layout::C4U8, 256, 4, "to 32768"),
+        Rung::new(Layout::C4U8, 256, 8, "to 65536"),
+        Rung::new(Layout::C4U8, 256, 16, "to 131072"),
+        Rung::new(
+            Layout::C4U8,
+            512,
+            16,
+            "to 262144: two blocks' worth of threads in one",
+        ),
+        Rung::new(
+            Layout::C4U8,
+            512,
+            8,
+            "to 131072 where there is no cluster of 16",
+        ),
+        // Rows that do not begin or end on a vector's boundary.
+        Rung::new(
+            Layout::S4U4,
+            512,
+            1,
+            "to 8192: neighbouring threads, neighbouring elements",
+        ),
+        Rung::new(Layout::S4U4, 512, 2, "to 16384"),
+        Rung::new(Layout::S4U4, 512, 4, "to 32768"),
+        Rung::new(Layout::S4U4, 512, 8, "to 65536"),
+        Rung::new(
+            Layout::S4U4,
+            512,
+            16,
+            "to 131072; longer odd rows are read twice",
+        ),
+    ],
+};
 
-/// Threads of a block, where a row takes fewer: several teams share it.
-const BLOCK_THREADS: usize = 256;
+/// Operations that keep sums over rows for every column, in registers where these hold them.
+///
+/// 128 registers a thread leave 512 threads a multiprocessor, with two tensors' next row on its way.
+/// A block has all of them, since each writes a row of partial sums. No measurement chose these
+/// numbers yet.
+pub(super) const BACKWARD: Ladder = Ladder {
+    block: 512,
+    rungs: &[
+        // 16-bit tensors.
+        Rung::new(
+            Layout::C8U2,
+            512,
+            1,
+            "to 8192: 16 columns' sums in registers",
+        )
+        .once(),
+        Rung::new(Layout::C8U2, 512, 2, "to 16384").once(),
+        Rung::new(Layout::C8U2, 512, 4, "to 32768").once(),
+        Rung::new(Layout::C8U2, 512, 8, "to 65536").once(),
+        Rung::new(Layout::C8U2, 512, 16, "to 131072").once(),
+        Rung::new(
+            Layout::C8U4,
+            384,
+            2,
+            "to 24576: 32 columns a thread, their sums in memory",
+        ),
+        Rung::new(Layout::C8U4, 384, 4, "to 49152"),
+        Rung::new(Layout::C8U4, 384, 8, "to 98304"),
+        Rung::new(Layout::C8U4, 384, 16, "to 196608"),
+        Rung::new(Layout::C8U4, 384, 1, "to 12288 where there are no clusters"),
+        // f32 among the tensors.
+        Rung::new(
+            Layout::C4U2,
+            512,
+            1,
+            "to 4096: 8 columns' sums in registers",
+        )
+        .once(),
+        Rung::new(Layout::C4U2, 512, 2, "to 8192").once(),
+        Rung::new(Layout::C4U2, 512, 4, "to 16384").once(),
+        Rung::new(Layout::C4U2, 512, 8, "to 32768").once(),
+        Rung::new(Layout::C4U2, 512, 16, "to 65536").once(),
+        // Odd rows, and longer ones of f32, which lose nothing by moving one element at a time.
+        Rung::new(Layout::S4U2, 512, 1, "to 4096: sums in memory"),
+        Rung::new(Layout::S4U2, 512, 2, "to 8192"),
+        Rung::new(Layout::S4U2, 512, 4, "to 16384"),
+        Rung::new(Layout::S4U2, 512, 8, "to 32768"),
+        Rung::new(
+            Layout::S4U2,
+            512,
+            16,
+            "to 65536; longer odd rows are read twice",
+        ),
+    ],
+};
 
 /// The launch of a rung for rows of so many columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +257,7 @@ pub(super) struct RowLaunch {
 }
 
 impl RowLaunch {
-    fn new(rung: Rung, columns: usize) -> Self {
+    fn new(rung: Rung, columns: usize, block: usize) -> Self {
         let segments = columns.div_ceil(rung.capacity()).max(1);
         let share = columns.div_ceil(segments * rung.cluster as usize);
         let wanted = share.div_ceil(rung.layout.columns()).max(1);
@@ -199,7 +273,7 @@ impl RowLaunch {
         let teams = if rung.cluster > 1 {
             1
         } else {
-            (BLOCK_THREADS / threads).max(1)
+            (block / threads).max(1)
         };
         Self {
             rung,
@@ -218,6 +292,7 @@ impl RowLaunch {
 /// Which layouts an operation has kernels for, in blocks and in clusters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Available<'a> {
+    pub(super) ladder: &'static Ladder,
     pub(super) block: &'a [Layout],
     pub(super) cluster: &'a [Layout],
     /// The largest cluster of the device; 1 where there are none.
@@ -240,7 +315,10 @@ impl Available<'_> {
         columns: usize,
         fits: impl Fn(&Layout) -> bool,
     ) -> Vec<RowLaunch> {
-        let there = || LADDER.iter().filter(|r| self.has(r) && fits(&r.layout));
+        let there = || {
+            let rungs = self.ladder.rungs.iter();
+            rungs.filter(|r| self.has(r) && fits(&r.layout))
+        };
         let mut rungs: Vec<Rung> = there()
             .filter(|r| r.capacity() >= columns)
             .copied()
@@ -248,16 +326,13 @@ impl Available<'_> {
         if rungs.first().is_none_or(|rung| rung.cluster > 1) {
             // Round in segments: in the largest clusters, or without any.
             let last = |most: u32| {
-                there()
-                    .filter(|r| r.cluster <= most)
-                    .max_by_key(|r| r.capacity())
+                let round = there().filter(|r| r.rounds && r.cluster <= most);
+                round.max_by_key(|r| r.capacity()).copied()
             };
             rungs.extend([last(16), last(8), last(1)].into_iter().flatten());
         }
-        rungs
-            .into_iter()
-            .map(|r| RowLaunch::new(r, columns))
-            .collect()
+        let launch = |rung| RowLaunch::new(rung, columns, self.ladder.block);
+        rungs.into_iter().map(launch).collect()
     }
 }
 
@@ -290,8 +365,12 @@ impl Alignment {
 
     /// Whether a layout suits the tensors, with rows of so many columns.
     pub(super) fn fits(&self, layout: &Layout, columns: usize) -> bool {
-        let chunk = if self.wide { 4 } else { 8 };
-        let aligned = columns.is_multiple_of(chunk)
+        if layout.spread {
+            return true;
+        }
+        let chunk = layout.chunk;
+        (chunk == 4 || !self.wide)
+            && columns.is_multiple_of(chunk)
             && self.rows.iter().all(|(address, strides, size)| {
                 address.is_multiple_of((chunk * size) as u64)
                     && strides.iter().all(|stride| stride.is_multiple_of(chunk))
@@ -299,12 +378,7 @@ impl Alignment {
             && self
                 .vectors
                 .iter()
-                .all(|(address, size)| address.is_multiple_of((chunk * size).min(16) as u64));
-        if aligned {
-            layout.chunk == chunk && !layout.spread
-        } else {
-            layout.spread
-        }
+                .all(|(address, size)| address.is_multiple_of((chunk * size).min(16) as u64))
     }
 }
 
@@ -312,51 +386,59 @@ impl Alignment {
 mod tests {
     use super::*;
 
-    const ALL: [Layout; 6] = [
-        Layout::C8U2,
-        Layout::C8U4,
-        Layout::C8U8,
-        Layout::C4U4,
-        Layout::C4U8,
-        Layout::S4U4,
-    ];
-
-    fn available(largest_cluster: u32) -> Available<'static> {
+    fn available(ladder: &'static Ladder, all: &[Layout], largest_cluster: u32) -> Available<'_> {
         Available {
-            block: &ALL,
-            cluster: &ALL,
+            ladder,
+            block: all,
+            cluster: all,
             largest_cluster,
         }
     }
 
-    fn first(columns: usize, chunk: usize, spread: bool, cluster: u32) -> RowLaunch {
-        available(cluster).launches(columns, |l| l.chunk == chunk && l.spread == spread)[0]
+    const ALL: [Layout; 8] = [
+        Layout::C8U2,
+        Layout::C8U4,
+        Layout::C8U8,
+        Layout::C4U2,
+        Layout::C4U4,
+        Layout::C4U8,
+        Layout::S4U2,
+        Layout::S4U4,
+    ];
+
+    /// Threads, teams, blocks and segments of a row in units of `chunk`.
+    fn shape(ladder: &'static Ladder, columns: usize, chunk: usize) -> (usize, usize, u32, usize) {
+        let launches =
+            available(ladder, &ALL, 16).launches(columns, |l| l.chunk == chunk && !l.spread);
+        let launch = launches[0];
+        (
+            launch.threads,
+            launch.teams,
+            launch.rung.cluster,
+            launch.segments,
+        )
     }
 
-    /// Threads, teams, blocks and segments of the widths that models use.
     #[test]
     fn widths_of_models() {
-        let shape = |columns, chunk| {
-            let launch = first(columns, chunk, false, 16);
-            let rung = launch.rung;
-            (launch.threads, launch.teams, rung.cluster, launch.segments)
-        };
-        for (columns, expected) in [
-            (64, (4, 64, 1, 1)),
-            (128, (8, 32, 1, 1)),
-            (1024, (32, 8, 1, 1)),
-            (4096, (128, 2, 1, 1)),
-            (5120, (160, 1, 1, 1)),
-            (8192, (256, 1, 1, 1)),
-            (16_384, (256, 1, 1, 1)),
-            (65_536, (256, 1, 8, 1)),
-            (131_072, (256, 1, 16, 1)),
-            (262_144, (256, 1, 16, 1)),
+        for (columns, forward, backward) in [
+            (64, (4, 64, 1, 1), (4, 128, 1, 1)),
+            (128, (8, 32, 1, 1), (8, 64, 1, 1)),
+            (1024, (32, 8, 1, 1), (64, 8, 1, 1)),
+            (4096, (128, 2, 1, 1), (256, 2, 1, 1)),
+            (5120, (160, 1, 1, 1), (320, 1, 1, 1)),
+            (8192, (256, 1, 1, 1), (512, 1, 1, 1)),
+            (16_384, (256, 1, 1, 1), (512, 1, 2, 1)),
+            (65_536, (256, 1, 8, 1), (512, 1, 8, 1)),
+            (131_072, (256, 1, 16, 1), (512, 1, 16, 1)),
+            (262_144, (256, 1, 16, 1), (256, 1, 16, 2)),
         ] {
-            assert_eq!(shape(columns, 8), expected, "{columns} columns");
+            assert_eq!(shape(&FORWARD, columns, 8), forward, "{columns} columns");
+            assert_eq!(shape(&BACKWARD, columns, 8), backward, "{columns} columns");
         }
-        assert_eq!(shape(4096, 4), (256, 1, 1, 1));
-        assert_eq!(shape(262_144, 4), (512, 1, 16, 1));
+        assert_eq!(shape(&FORWARD, 4096, 4), (256, 1, 1, 1));
+        assert_eq!(shape(&FORWARD, 262_144, 4), (512, 1, 16, 1));
+        assert_eq!(shape(&BACKWARD, 4096, 4), (512, 1, 1, 1));
     }
 
     #[test]
@@ -364,22 +446,24 @@ mod tests {
         for columns in [
             1, 7, 8, 100, 256, 257, 4097, 16_385, 50_257, 131_073, 262_144,
         ] {
-            for (chunk, spread) in [(8, false), (4, false), (4, true)] {
-                for cluster in [1, 8, 16] {
-                    let launches = available(cluster)
-                        .launches(columns, |l| l.chunk == chunk && l.spread == spread);
-                    assert!(!launches.is_empty());
-                    for launch in launches {
-                        let rung = launch.rung;
-                        let held = rung.layout.columns() * launch.threads * launch.segments;
-                        assert!(held * rung.cluster as usize >= columns);
-                        assert!(launch.threads <= rung.threads);
-                        assert!(launch.block() <= rung.threads.max(BLOCK_THREADS));
-                        assert!(launch.block().is_multiple_of(32) || launch.block() == 256);
+            for ladder in [&FORWARD, &BACKWARD] {
+                for chunk in [8, 4] {
+                    for cluster in [1, 8, 16] {
+                        let launches = available(ladder, &ALL, cluster)
+                            .launches(columns, |l| l.spread || l.chunk == chunk);
+                        for launch in &launches {
+                            let rung = launch.rung;
+                            let held = rung.layout.columns() * launch.threads * launch.segments;
+                            assert!(held * rung.cluster as usize >= columns);
+                            assert!(launch.threads <= rung.threads);
+                            assert!(launch.segments == 1 || rung.rounds);
+                            assert!(launch.block() <= rung.threads.max(ladder.block));
+                            assert!(launch.block().is_multiple_of(32));
+                            // Named barriers are 16 a block, the first for the whole of it.
+                            assert!(launch.threads <= 32 || launch.teams <= 15);
+                        }
+                        assert_eq!(launches.last().map(|l| l.rung.cluster), Some(1));
                     }
-                    let last = available(cluster)
-                        .launches(columns, |l| l.chunk == chunk && l.spread == spread);
-                    assert_eq!(last.last().map(|l| l.rung.cluster), Some(1));
                 }
             }
         }
@@ -387,11 +471,14 @@ mod tests {
 
     #[test]
     fn every_rung_has_its_rows() {
-        for (index, rung) in LADDER.iter().enumerate() {
-            assert!(rung.threads <= 512 && rung.cluster <= 16 && !rung.reason.is_empty());
-            // Without the clusters above its own, some row takes it first.
-            let chosen = available(rung.cluster).launches(rung.capacity(), |l| *l == rung.layout);
-            assert!(chosen.iter().any(|l| l.rung == *rung), "rung {index}");
+        for ladder in [&FORWARD, &BACKWARD] {
+            for (index, rung) in ladder.rungs.iter().enumerate() {
+                assert!(rung.threads <= 512 && rung.cluster <= 16 && !rung.reason.is_empty());
+                let only = [rung.layout];
+                let chosen =
+                    available(ladder, &only, rung.cluster).launches(rung.capacity(), |_| true);
+                assert!(chosen.iter().any(|l| l.rung == *rung), "rung {index}");
+            }
         }
     }
 }

@@ -200,7 +200,7 @@ pub(super) struct NormBackwardParams {
     pub(super) groups: u32,
     pub(super) slices: u32,
     pub(super) by_slices: Divisor,
-    pub(super) sums_in_memory: u32,
+    pub(super) sums_offset: u32,
     pub(super) unused: u32,
 }
 

@@ -1,5 +1,7 @@
 //! The row operations on a device: which kernels are loaded, what they are given, how they are launched.
 
+mod backward;
+mod columns;
 mod rows;
 mod tev;
 
@@ -7,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::launch::{Alignment, Available, Layout, RowLaunch};
+use super::launch::{Alignment, Available, FORWARD, Ladder, Layout, RowLaunch};
 use super::params::{Divisor, RowGrid};
 use super::shape::RowShape;
 use crate::device::launch::{Kernel, LaunchConfig};
@@ -17,12 +19,13 @@ pub(super) use rows::NormKernels;
 pub(super) use tev::TevKernels;
 
 /// `sizeof(TeamShared)` of kernels/common/team.cuh.
-const TEAM_SHARED_BYTES: usize = 512;
+const TEAM_SHARED_BYTES: usize = 1024;
 /// `sizeof(ClusterTeamShared)`.
-const CLUSTER_TEAM_SHARED_BYTES: usize = 1056;
+const CLUSTER_TEAM_SHARED_BYTES: usize = 1568;
 
 /// The kernels of one row operation: one for each layout, in blocks and in clusters.
 pub(super) struct RowKernels {
+    ladder: &'static Ladder,
     block: Vec<(Layout, Kernel)>,
     cluster: Vec<(Layout, Kernel)>,
     largest_cluster: u32,
@@ -54,6 +57,8 @@ pub(super) struct Plan<'k> {
     pub(super) launch: RowLaunch,
     pub(super) grid: RowGrid,
     pub(super) config: LaunchConfig,
+    /// Workers (blocks, or clusters) that the device holds at once.
+    pub(super) active: u32,
 }
 
 impl RowKernels {
@@ -70,11 +75,18 @@ impl RowKernels {
             None => Vec::new(),
         };
         Ok(Self {
+            ladder: &FORWARD,
             block: block.load(stream)?,
             largest_cluster: if cluster.is_empty() { 1 } else { 16 },
             cluster,
             active: Mutex::default(),
         })
+    }
+
+    /// On another ladder than that of operations that keep nothing from row to row.
+    pub(super) fn on(mut self, ladder: &'static Ladder) -> Self {
+        self.ladder = ladder;
+        self
     }
 
     /// Chooses the launch for these rows. `shared` is what the operation needs of shared memory
@@ -90,6 +102,7 @@ impl RowKernels {
         };
         let (block, cluster) = (layouts(&self.block), layouts(&self.cluster));
         let available = Available {
+            ladder: self.ladder,
             block: &block,
             cluster: &cluster,
             largest_cluster: self.largest_cluster,
@@ -136,6 +149,7 @@ impl RowKernels {
                     unused: 0,
                 },
                 config,
+                active,
             });
         }
         Err(crate::Error::unsupported(

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::columns::ColumnKernels;
 use super::{Plan, RowKernels, Source};
-use crate::norm::call::{BackwardCall, ForwardCall, Pair};
+use crate::norm::call::{ForwardCall, Pair};
 use crate::norm::launch::{Alignment, Layout, RowLaunch};
 use crate::norm::params::{ColumnVector, NormForwardParams, RotaryParams, RowTensor};
 use crate::norm::shape::RowShape;
@@ -12,17 +13,17 @@ use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// What a kernel does beside normalizing: `Extra` of kernels/norm/forward.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extra {
+pub(super) enum Extra {
     None,
     Rotary,
     Gate,
 }
 
 impl Extra {
-    const ALL: [Self; 3] = [Self::None, Self::Rotary, Self::Gate];
+    pub(super) const ALL: [Self; 3] = [Self::None, Self::Rotary, Self::Gate];
 
     /// In a kernel's name.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "",
             Self::Rotary => "_rotary",
@@ -50,7 +51,7 @@ fn forward_layouts(extra: Extra) -> &'static [Layout] {
 /// Those that kernels/norm/rows_cluster.cu lists.
 const CLUSTER_LAYOUTS: [Layout; 4] = [Layout::C8U4, Layout::C8U8, Layout::C4U8, Layout::S4U4];
 
-fn kind_name(kind: NormKind) -> &'static str {
+pub(super) fn kind_name(kind: NormKind) -> &'static str {
     match kind {
         NormKind::Rms => "rms",
         NormKind::Layer => "layer",
@@ -59,21 +60,23 @@ fn kind_name(kind: NormKind) -> &'static str {
 
 /// The loaded kernels of a prepared normalization, of one kind.
 pub(in crate::norm) struct NormKernels {
-    forward: [RowKernels; 3],
+    pub(super) forward: [RowKernels; 3],
+    pub(super) backward: [RowKernels; 3],
+    pub(super) columns: ColumnKernels,
 }
 
 impl NormKernels {
     /// Loads what a normalization of this kind may need. A rotary embedding alone runs on the
     /// kernels of `RmsNorm`.
     pub(in crate::norm) fn load(stream: &Stream, kind: NormKind) -> Result<Self> {
-        let kind = kind_name(kind);
         let forward = |extra: Extra| {
+            let name = kind_name(kind);
             let block = Source {
                 module: "norm_rows_block",
-                stem: &format!("norm_forward_{kind}{}", extra.name()),
+                stem: &format!("norm_forward_{name}{}", extra.name()),
                 layouts: forward_layouts(extra),
             };
-            let stem = format!("norm_forward_cluster_{kind}");
+            let stem = format!("norm_forward_cluster_{name}");
             let cluster = Source {
                 module: "norm_rows_cluster",
                 stem: &stem,
@@ -81,9 +84,12 @@ impl NormKernels {
             };
             RowKernels::load(stream, block, (extra == Extra::None).then_some(cluster))
         };
+        let backward = |extra: Extra| super::backward::load(stream, kind, extra);
         let [plain, rotary, gate] = Extra::ALL;
         Ok(Self {
             forward: [forward(plain)?, forward(rotary)?, forward(gate)?],
+            backward: [backward(plain)?, backward(rotary)?, backward(gate)?],
+            columns: ColumnKernels::load(stream)?,
         })
     }
 
@@ -107,19 +113,8 @@ impl NormKernels {
     }
 }
 
-/// Until its kernels are there.
-impl NormKernels {
-    pub(in crate::norm) fn backward(&self, stream: &Stream, _: BackwardCall<'_>) -> Result<()> {
-        Err(crate::Error::unsupported(
-            "backward",
-            format!("{}: its kernels are to come", stream.device()),
-            "use Device::cpu()",
-        ))
-    }
-}
-
 /// The heads of a block's teams in fp32, on their way through a rotary embedding.
-fn rotary_bytes(launch: &RowLaunch, columns: usize) -> usize {
+pub(super) fn rotary_bytes(launch: &RowLaunch, columns: usize) -> usize {
     launch.teams * columns.next_multiple_of(4) * 4
 }
 
@@ -219,6 +214,9 @@ pub(super) fn touch<'a>(
 
 impl fmt::Debug for NormKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.forward).finish()
+        f.debug_list()
+            .entries(&self.forward)
+            .entries(&self.backward)
+            .finish()
     }
 }
