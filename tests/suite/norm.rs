@@ -68,6 +68,7 @@ properties!(
     spectral_norm_edges,
     spectral_norm_wrong_arguments,
     spectral_norm_same_bits,
+    spectral_norm_traffic,
     spectral_norm_on_other_architectures,
     tev_tables,
     tev_offsets,

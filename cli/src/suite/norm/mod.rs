@@ -73,6 +73,7 @@ properties!(
     spectral::spectral_norm_edges: "weights of zeros and of NaN, and their neighbours untouched",
     spectral::spectral_norm_wrong_arguments: "each wrong argument of a spectral norm and its error",
     spectral::spectral_norm_same_bits: "spectral norms have the same bits on every schedule and device size",
+    spectral::spectral_norm_traffic: "bytes that a spectral norm moves, against the least there is",
     spectral::spectral_norm_on_other_architectures: "spectral norms without large clusters",
     tev::tev_tables: "the variability of tables of 1 to 262144 features",
     tev::tev_offsets: "an offset of 1e4 costs the variability no more than its rounding",

@@ -1,18 +1,19 @@
 //! The properties of the spectral norm.
 
+mod arguments;
 mod rejection;
 
 use std::f64::consts::PI;
 
-use evenkeel::norm::{SpectralNorm, SpectralNormOutputs, SpectralSaved, SpectralVectors};
-use evenkeel::{Buffer, DType, Status, Stream, TensorRef};
+use evenkeel::norm::{SpectralNorm, SpectralSaved, SpectralVectors};
+use evenkeel::{Buffer, DType, Status, Stream};
 use proptest::prelude::*;
 
 use super::super::random::drawn;
 use super::super::{Effort, Held, Workload, emulated, expect};
 use super::proofs::{
-    FLOATS, computed, device, floats, layouts, names, other_architectures, same_bits, scattered,
-    there,
+    Budget, FLOATS, computed, device, floats, layouts, other_architectures, same_bits, scattered,
+    there, within,
 };
 use crate::memory::download;
 use crate::norm::Operation;
@@ -22,7 +23,7 @@ use crate::norm::spectral::{Case, Problem, Values, bounds};
 use crate::numbers::round_to;
 use crate::subject::Subject;
 
-pub(super) use self::rejection::REFUSED;
+pub(super) use self::{arguments::spectral_norm_wrong_arguments, rejection::REFUSED};
 
 /// Shapes of weights: one element, a row, a column, tall, wide, no multiple of anything.
 const SHAPES: [[usize; 2]; 8] = [
@@ -286,6 +287,49 @@ pub(super) fn spectral_norm_same_bits(subject: &Subject, _: Effort) -> Result<He
     Ok(held)
 }
 
+/// A step reads the weight once, the scaled weight costs one read more and a write; the backward reads
+/// weight and gradient once for their product, and the gradient again for dw. What is between goes
+/// through the workspace.
+pub(super) fn spectral_norm_traffic(subject: &Subject, _: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    if !emulated(subject) {
+        return Held::skipped("only the emulator counts bytes");
+    }
+    let mut held = Held::default();
+    let on = device(subject, 0)?;
+    for ([batch, m, n], dtype, steps) in [
+        ([1, 512, 1024], DType::Bf16, 1),
+        ([2, 256, 1000], DType::F32, 2),
+    ] {
+        let mut case = Case::new(batch, m, n, dtype);
+        (case.steps, case.backward) = (steps, false);
+        let workspaces = on.stream().and_then(|stream| {
+            let op = SpectralNorm::new(steps).prepare(&stream)?;
+            let backward = op.backward_workspace_bytes(batch, m, n);
+            Ok([op.workspace_bytes(batch, m, n), backward])
+        });
+        let [forward, backward] = workspaces.map_err(|error| error.to_string())?;
+        let bytes = batch * m * n * dtype.size();
+        // u and v come and go with each step, v's elements for each row that they scale.
+        let vectors = 4 * batch * (m + n);
+        let mut budget = Budget {
+            loads: (steps as usize + 1) * bytes,
+            stores: bytes,
+            more: 4096 + steps as usize * (2 * forward + 8 * vectors),
+        };
+        within(&mut held, on, &case.problem(), &budget)?;
+        case.backward = true;
+        budget.loads += 3 * bytes;
+        budget.stores += bytes;
+        // u, for each row of dw.
+        budget.more += 4096 + 2 * backward + 8 * vectors + 4 * batch * m * n;
+        within(&mut held, on, &case.problem(), &budget)?;
+    }
+    Ok(held)
+}
+
 /// On GPUs without large clusters, with their limits.
 pub(super) fn spectral_norm_on_other_architectures(
     subject: &Subject,
@@ -357,98 +401,6 @@ pub(super) fn spectral_norm_random_problems(
         |case| case.seed,
         |held, device, case| held.check(device, &case.problem()),
     )
-}
-
-pub(super) fn spectral_norm_wrong_arguments(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
-        return skipped;
-    }
-    let told = |error: evenkeel::Error| error.to_string();
-    let stream = device(subject, 0)?.stream().map_err(told)?;
-    arguments(&stream).map_err(told)??;
-    Ok(Held {
-        problems: 1,
-        ..Held::default()
-    })
-}
-
-fn arguments(stream: &Stream) -> evenkeel::Result<Result<(), String>> {
-    let op = SpectralNorm::default().prepare(stream)?;
-    let w = stream.zeros(DType::Bf16, &[2, 4, 6])?;
-    let integers = stream.zeros(DType::I32, &[2, 4, 6])?;
-    let two = stream.zeros(DType::F32, &[2])?;
-    let three = stream.zeros(DType::F32, &[3])?;
-    let forward = |w: TensorRef<'_>, u: [usize; 2], v: [usize; 2], gamma: Option<TensorRef<'_>>| {
-        let (mut u, mut v) = (stream.zeros(DType::F32, &u)?, stream.zeros(DType::F32, &v)?);
-        let mut vectors = SpectralVectors::new(u.view_mut(), v.view_mut());
-        op.forward(w, &mut vectors, gamma).map(|_| ())
-    };
-    let into = |bytes: usize, sigmas: usize| -> evenkeel::Result<()> {
-        let (mut u, mut v) = (
-            stream.zeros(DType::F32, &[2, 6])?,
-            stream.zeros(DType::F32, &[2, 4])?,
-        );
-        let mut sigma = stream.zeros(DType::F32, &[sigmas])?;
-        let mut scale = stream.zeros(DType::F32, &[2])?;
-        let mut workspace = stream.uninitialised(DType::U8, &[bytes])?;
-        let mut vectors = SpectralVectors::new(u.view_mut(), v.view_mut());
-        let mut outputs =
-            SpectralNormOutputs::new(sigma.view_mut(), scale.view_mut(), workspace.view_mut());
-        op.forward_into(w.view(), &mut vectors, None, &mut outputs)
-    };
-    let backward = |sigma: TensorRef<'_>, dscaled: TensorRef<'_>| -> evenkeel::Result<()> {
-        let u = stream.zeros(DType::F32, &[2, 6])?;
-        let v = stream.zeros(DType::F32, &[2, 4])?;
-        let saved = SpectralSaved::new(u.view(), v.view(), sigma);
-        op.backward(w.view(), &saved, None, dscaled).map(|_| ())
-    };
-    let bytes = op.workspace_bytes(2, 4, 6);
-    let flat = w.view().reshape(&[48])?;
-    let checks = [
-        (
-            "integer weights",
-            forward(integers.view(), [2, 6], [2, 4], None),
-            "w",
-        ),
-        ("a flat weight", forward(flat, [1, 48], [1, 1], None), "w"),
-        ("a short u", forward(w.view(), [2, 5], [2, 4], None), "u"),
-        ("a short v", forward(w.view(), [2, 6], [1, 4], None), "v"),
-        (
-            "three gammas",
-            forward(w.view(), [2, 6], [2, 4], Some(three.view())),
-            "gamma",
-        ),
-        ("three sigmas", into(bytes, 3), "sigma"),
-        (
-            "three sigmas of a backward",
-            backward(three.view(), w.view()),
-            "sigma",
-        ),
-        (
-            "a short gradient",
-            backward(two.view(), w.view().slice_rows(0..1)?),
-            "dscaled",
-        ),
-    ];
-    for (what, result, argument) in checks {
-        if let Err(wrong) = names(what, result, argument) {
-            return Ok(Err(wrong));
-        }
-    }
-    if bytes > 0
-        && let Err(wrong) = names("a short workspace", into(bytes - 1, 2), "workspace")
-    {
-        return Ok(Err(wrong));
-    }
-    forward(w.view(), [2, 6], [2, 4], Some(two.view()))?;
-    backward(two.view(), w.view())?;
-    into(bytes, 2)?;
-    // Those calls found weights of zeros, as they were given.
-    match stream.check() {
-        Ok(()) => Ok(Err("zero weights were not told".into())),
-        Err(evenkeel::Error::Data(_)) => Ok(Ok(())),
-        Err(other) => Err(other),
-    }
 }
 
 /// Weights of several blocks' rows, so that the sums over rows have a second stage.
