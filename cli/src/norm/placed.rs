@@ -64,12 +64,9 @@ impl Place {
     /// # Errors
     /// The device's.
     pub fn upload(&self, stream: &Stream, values: &[f64], around: f64) -> Result<Buffer> {
-        let (rows, width) = (self.rows(), self.width());
-        let mut memory = vec![around; self.layout.elements(rows, width)];
-        for (row, values) in values.chunks(width.max(1)).enumerate() {
-            let begin = self.layout.phase + row * self.layout.stride(width);
-            memory[begin..begin + width].copy_from_slice(values);
-        }
+        let memory = self
+            .layout
+            .spread(values, self.rows(), self.width(), around);
         upload(stream, self.dtype, &[memory.len()], &memory)
     }
 
@@ -199,6 +196,14 @@ pub struct Written {
 }
 
 impl Written {
+    /// A buffer that the library made: nothing surrounds its elements.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn whole(buffer: &Buffer) -> Result<Self> {
+        Place::new(buffer.dtype(), &[buffer.elements()]).take(buffer, UNTOUCHED)
+    }
+
     /// A row of the output.
     #[must_use]
     pub fn row(&self, row: usize) -> &[f64] {
@@ -217,9 +222,10 @@ impl Written {
     /// All rows, side by side.
     #[must_use]
     pub fn values(&self) -> Vec<f64> {
-        (0..self.place.rows())
-            .flat_map(|row| self.row(row).to_vec())
-            .collect()
+        let place = &self.place;
+        place
+            .layout
+            .gather(&self.memory, place.rows(), place.width())
     }
 
     /// The bits of everything.
@@ -230,18 +236,9 @@ impl Written {
 
     /// That nothing was written around the rows.
     pub fn check_gaps(&self, what: &str, verdict: &mut Verdict) {
-        let width = self.place.width();
-        let layout = self.place.layout;
-        for (at, &x) in self.memory.iter().enumerate() {
-            let within = at
-                .checked_sub(layout.phase)
-                .is_some_and(|at| at % layout.stride(width).max(1) < width);
-            let untouched = x == self.around || (x.is_nan() && self.around.is_nan());
-            if !within && !untouched {
-                verdict.wrong(|| {
-                    format!("element {at} of the memory of {what}, outside of its rows, is {x}")
-                });
-            }
-        }
+        let (layout, width) = (self.place.layout, self.place.width());
+        let untouched = |x: f64| x == self.around || (x.is_nan() && self.around.is_nan());
+        let stride = layout.stride(width).max(1);
+        layout.check_gaps(what, &self.memory, width, stride, untouched, verdict);
     }
 }

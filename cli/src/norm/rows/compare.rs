@@ -20,7 +20,7 @@ use crate::numbers::Interval;
 pub fn compare(problem: &Problem, outcome: &Outcome) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     for (name, output) in &outcome.outputs {
-        output.check(name, &mut verdict);
+        output.check_gaps(name, &mut verdict);
     }
     if outcome.past_workspace {
         verdict.wrong(|| "the bytes after the workspace were written".into());
@@ -90,8 +90,8 @@ fn stream(
     let terms = problem.x.values.iter().zip(&residual.values);
     for (index, (&got, (x, residual))) in got.iter().zip(terms).enumerate() {
         let sum = x + residual;
-        let interval = Interval::around(sum, on.unit * sum.abs()).rounded(stored.dtype);
-        verdict.number("stream", stored.dtype, got, interval, || {
+        let interval = Interval::around(sum, on.unit * sum.abs()).rounded(stored.place.dtype);
+        verdict.number("stream", stored.place.dtype, got, interval, || {
             place(problem, index)
         });
     }
@@ -131,8 +131,8 @@ fn matrix(
         let begin = row.index * columns;
         for (column, near) in near(row).into_iter().enumerate() {
             let index = begin + column;
-            let interval = interval(exact[index], near, output.dtype);
-            verdict.number(name, output.dtype, got[index], interval, || {
+            let interval = interval(exact[index], near, output.place.dtype);
+            verdict.number(name, output.place.dtype, got[index], interval, || {
                 place(problem, index)
             });
         }

@@ -1,14 +1,14 @@
 //! Runs the backward of a problem.
 
 use evenkeel::norm::{GatedNormGradients, GradientOutputs, NormGradients, Saved, SddGradients};
-use evenkeel::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
+use evenkeel::{Buffer, Result, Stream, TensorMut, TensorRef};
 
 use super::bounds::exact_moments;
 use super::cases::Form;
 use super::problem::{Backward, Problem, Vector};
-use super::run::{AROUND, Data, Kept, Left, Op, Outcome, blank, missing, place, vector};
-use crate::memory::{Output, Place};
+use super::run::{Data, Kept, Left, Op, Outcome, Slot, blank, filled, missing};
 use crate::norm::Operation;
+use crate::norm::placed::{Place, Written};
 
 /// Bytes after a workspace that must stay as they are.
 const GUARD: usize = 64;
@@ -25,9 +25,8 @@ fn given_statistics(stream: &Stream, problem: &Problem, left: &mut Left, x: &[f6
         .map(|row| exact_moments(row, &norm))
         .collect();
     let vector = |values: Vec<f64>| -> Result<Option<Kept>> {
-        let width = values.len();
-        let place = Place::filled(stream, DType::F32, AROUND, &values, width)?;
-        Ok(Some(Kept::Place(place)))
+        let slot = Slot::filled(stream, Place::vector(values.len()), &values)?;
+        Ok(Some(Kept::Slot(slot)))
     };
     left.rstd = vector(moments.iter().map(|moments| moments.rstd).collect())?;
     if problem.is_layer() {
@@ -45,7 +44,7 @@ pub(super) fn backward(
     mut left: Left,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    let (shape, dims) = (problem.shape, problem.shape.dims());
+    let shape = problem.shape;
     // Where there is a residual, what was normalized is the stream.
     let normalized = match outcome.outputs.get("stream") {
         Some(stream) => stream.values(),
@@ -56,24 +55,24 @@ pub(super) fn backward(
     }
     let x = match left.stream.take() {
         Some(stream) => stream,
-        None => Kept::Place(place(stream, shape, &problem.x)?),
+        None => Kept::Slot(filled(stream, shape, &problem.x)?),
     };
-    let x = x.view(&dims)?;
+    let x = x.view()?;
     let saved = match &left.rstd {
         Some(rstd) => {
-            let mut saved = Saved::new(rstd.view(&[shape.rows()])?);
+            let mut saved = Saved::new(rstd.view()?);
             if let Some(mean) = &left.mean {
-                saved = saved.mean(mean.view(&[shape.rows()])?);
+                saved = saved.mean(mean.view()?);
             }
             Some(saved)
         }
         None => None,
     };
-    let mut dy = place(stream, shape, &asked.dy)?;
+    let mut dy = filled(stream, shape, &asked.dy)?;
     let dstream = asked
         .dstream
         .as_ref()
-        .map(|dstream| place(stream, shape, dstream))
+        .map(|dstream| filled(stream, shape, dstream))
         .transpose()?;
     let call = Call {
         problem,
@@ -81,17 +80,14 @@ pub(super) fn backward(
         data,
         x,
         saved,
-        dstream: dstream
-            .as_ref()
-            .map(|place| place.view(&dims))
-            .transpose()?,
+        dstream: dstream.as_ref().map(Slot::view).transpose()?,
     };
     if problem.form == Form::Allocating {
-        return call.allocating(dy.view(&dims)?, outcome);
+        return call.allocating(dy.view()?, outcome);
     }
     let mut results = Results::new(stream, problem, asked, op)?;
     let dx = if problem.form == Form::InPlace {
-        call.in_place(dy.view_mut(&dims)?, &mut results.outputs(problem)?)?;
+        call.in_place(dy.view_mut()?, &mut results.outputs(problem)?)?;
         dy
     } else {
         let mut dx = blank(stream, shape, asked.dx)?;
@@ -100,10 +96,10 @@ pub(super) fn backward(
             .as_ref()
             .map(|_| blank(stream, shape, problem.dz))
             .transpose()?;
-        let into = dz.as_mut().map(|dz| dz.view_mut(&dims)).transpose()?;
+        let into = dz.as_mut().map(|dz| dz.view_mut()).transpose()?;
         call.apart(
-            dy.view(&dims)?,
-            dx.view_mut(&dims)?,
+            dy.view()?,
+            dx.view_mut()?,
             into,
             &mut results.outputs(problem)?,
         )?;
@@ -118,9 +114,9 @@ pub(super) fn backward(
 
 /// Where gradients go beside dx, and the workspace.
 struct Results {
-    dresidual: Option<Place>,
-    dgamma: Option<Place>,
-    dbeta: Option<Place>,
+    dresidual: Option<Slot>,
+    dgamma: Option<Slot>,
+    dbeta: Option<Slot>,
     workspace: Option<Buffer>,
     bytes: usize,
     accumulate: bool,
@@ -128,14 +124,14 @@ struct Results {
 
 impl Results {
     fn new(stream: &Stream, problem: &Problem, asked: &Backward, op: &Op) -> Result<Self> {
-        let gradient = |weight: &Option<Vector>, index: usize| -> Result<Option<Place>> {
+        let gradient = |weight: &Option<Vector>, index: usize| -> Result<Option<Slot>> {
             let Some(weight) = weight.as_ref().filter(|_| asked.weight_gradients) else {
                 return Ok(None);
             };
             let length = weight.values.len();
             let place = match &asked.before {
-                Some(before) => Place::filled(stream, DType::F32, AROUND, &before[index], length)?,
-                None => vector(stream, length)?,
+                Some(before) => Slot::filled(stream, Place::vector(length), &before[index])?,
+                None => Slot::blank(stream, Place::vector(length))?,
             };
             Ok(Some(place))
         };
@@ -158,22 +154,19 @@ impl Results {
     }
 
     fn outputs(&mut self, problem: &Problem) -> Result<GradientOutputs<'_>> {
-        let dims = problem.shape.dims();
         let mut outputs = GradientOutputs::default();
         if let Some(place) = &mut self.dresidual {
-            outputs = outputs.dresidual(place.view_mut(&dims)?);
+            outputs = outputs.dresidual(place.view_mut()?);
         }
         if let Some(place) = &mut self.dgamma {
-            let length = problem.gamma.as_ref().map_or(0, |gamma| gamma.values.len());
-            let view = place.view_mut(&[length])?;
+            let view = place.view_mut()?;
             outputs = match problem.operation {
                 Operation::Sdd => outputs.dalpha(view),
                 _ => outputs.dgamma(view),
             };
         }
         if let Some(place) = &mut self.dbeta {
-            let length = problem.beta.as_ref().map_or(0, |beta| beta.values.len());
-            outputs = outputs.dbeta(place.view_mut(&[length])?);
+            outputs = outputs.dbeta(place.view_mut()?);
         }
         if let Some(workspace) = &mut self.workspace {
             outputs = outputs.workspace(workspace.view_mut().slice_rows(0..self.bytes)?);
@@ -224,7 +217,7 @@ impl Call<'_> {
 
     fn z(&self) -> Result<TensorRef<'_>> {
         let z = self.data.z.as_ref().ok_or_else(|| missing("a gate"))?;
-        z.view(&self.problem.shape.dims())
+        z.view()
     }
 
     fn in_place(&self, dy: TensorMut<'_>, outputs: &mut GradientOutputs<'_>) -> Result<()> {
@@ -300,7 +293,7 @@ impl Call<'_> {
         let weights = self.data.weights();
         let mut put = |name: &'static str, buffer: Option<Buffer>| -> Result<()> {
             if let Some(buffer) = buffer {
-                outcome.outputs.insert(name, Output::of(&buffer)?);
+                outcome.outputs.insert(name, Written::whole(&buffer)?);
             }
             Ok(())
         };

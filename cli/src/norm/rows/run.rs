@@ -6,20 +6,23 @@ use evenkeel::norm::{
     GatedNorm, HeadNorm, HeadNormOptions, Norm, NormOptions, NormResult, PreparedGatedNorm,
     PreparedHeadNorm, PreparedNorm, PreparedSdd, RotaryTables, Sdd, Statistics, Weights,
 };
-use evenkeel::{Buffer, DType, Device, DeviceKind, Error, Result, Status, Stream, TensorRef};
+use evenkeel::{
+    Buffer, DType, Device, DeviceKind, Error, Result, Status, Stream, TensorMut, TensorRef,
+};
 
 use super::cases::Form;
 use super::gradients::backward;
 use super::problem::{Matrix, Problem, Shape, Vector};
-use crate::memory::{Layout, Output, Place, upload, upload_integers, view_of};
+use crate::memory::{Layout, UNTOUCHED, upload, upload_integers, view_of};
 use crate::norm::Operation;
+use crate::norm::placed::{Place, Written, status_of};
 
 /// What a device computed.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// By the names of the documentation: y, stream, rstd, mean, dx, dresidual, dz, dgamma (Sdd's
     /// dalpha too), dbeta.
-    pub outputs: BTreeMap<&'static str, Output>,
+    pub outputs: BTreeMap<&'static str, Written>,
     /// Status bits of the forward and of the backward.
     pub status: [Status; 2],
     /// Whether kernels computed, or the CPU device.
@@ -48,7 +51,7 @@ impl Outcome {
             && all == of(other)
             && all
                 .iter()
-                .all(|name| self.outputs[name].same_bits(&other.outputs[name]))
+                .all(|name| self.outputs[name].bits() == other.outputs[name].bits())
     }
 
     /// The elements of an output; none where it is absent.
@@ -56,7 +59,7 @@ impl Outcome {
     pub fn values(&self, name: &str) -> Vec<f64> {
         self.outputs
             .get(name)
-            .map(Output::values)
+            .map(Written::values)
             .unwrap_or_default()
     }
 }
@@ -81,21 +84,13 @@ pub fn run_on(stream: &Stream, problem: &Problem) -> Result<Outcome> {
         ..Outcome::default()
     };
     let forward = forward(stream, problem, &op, &data, &mut outcome)?;
-    outcome.status[0] = status(stream)?;
+    outcome.status[0] = status_of(stream)?;
     outcome.backward = problem.operation.has_backward(stream.device().kind());
     if let Some(asked) = problem.backward.as_ref().filter(|_| outcome.backward) {
         backward(stream, problem, asked, &op, &data, forward, &mut outcome)?;
-        outcome.status[1] = status(stream)?;
+        outcome.status[1] = status_of(stream)?;
     }
     Ok(outcome)
-}
-
-fn status(stream: &Stream) -> Result<Status> {
-    match stream.check() {
-        Ok(()) => Ok(Status::empty()),
-        Err(Error::Data(status)) => Ok(status),
-        Err(other) => Err(other),
-    }
 }
 
 /// The operation of a problem, prepared.
@@ -138,7 +133,7 @@ pub(super) struct Data {
     beta: Option<Buffer>,
     tables: Option<[Buffer; 2]>,
     positions: Option<Buffer>,
-    pub(super) z: Option<Place>,
+    pub(super) z: Option<Slot>,
 }
 
 impl Data {
@@ -181,7 +176,7 @@ impl Data {
             z: problem
                 .z
                 .as_ref()
-                .map(|z| place(stream, shape, z))
+                .map(|z| filled(stream, shape, z))
                 .transpose()?,
         })
     }
@@ -219,34 +214,57 @@ pub(super) fn missing(what: &str) -> Error {
     }
 }
 
-pub(super) fn place(stream: &Stream, shape: Shape, matrix: &Matrix) -> Result<Place> {
-    Place::filled(
-        stream,
-        matrix.dtype,
-        matrix.layout,
-        &matrix.values,
-        shape.width(),
-    )
+/// A tensor in its memory on a device.
+pub(super) struct Slot {
+    place: Place,
+    buffer: Buffer,
+    around: f64,
+}
+
+impl Slot {
+    /// To be written: [`UNTOUCHED`] everywhere.
+    pub(super) fn blank(stream: &Stream, place: Place) -> Result<Self> {
+        Ok(Self {
+            buffer: place.empty(stream)?,
+            place,
+            around: UNTOUCHED,
+        })
+    }
+
+    /// To be read: NaN around it.
+    pub(super) fn filled(stream: &Stream, place: Place, values: &[f64]) -> Result<Self> {
+        Ok(Self {
+            buffer: place.upload(stream, values, f64::NAN)?,
+            place,
+            around: f64::NAN,
+        })
+    }
+
+    pub(super) fn view(&self) -> Result<TensorRef<'_>> {
+        self.place.view(&self.buffer)
+    }
+
+    pub(super) fn view_mut(&mut self) -> Result<TensorMut<'_>> {
+        self.place.view_mut(&mut self.buffer)
+    }
+
+    pub(super) fn read(&self) -> Result<Written> {
+        self.place.take(&self.buffer, self.around)
+    }
+}
+
+pub(super) fn filled(stream: &Stream, shape: Shape, matrix: &Matrix) -> Result<Slot> {
+    let place = Place::new(matrix.dtype, &shape.dims()).at(matrix.layout);
+    Slot::filled(stream, place, &matrix.values)
 }
 
 pub(super) fn blank(
     stream: &Stream,
     shape: Shape,
     (dtype, layout): (DType, Layout),
-) -> Result<Place> {
-    Place::blank(stream, dtype, layout, shape.memory_rows(), shape.width())
+) -> Result<Slot> {
+    Slot::blank(stream, Place::new(dtype, &shape.dims()).at(layout))
 }
-
-/// A vector of f32 one element past a 16-byte boundary, and one element after it.
-pub(super) fn vector(stream: &Stream, length: usize) -> Result<Place> {
-    Place::blank(stream, DType::F32, AROUND, 1, length)
-}
-
-pub(super) const AROUND: Layout = Layout {
-    phase: 1,
-    padding: 0,
-    gap: 1,
-};
 
 /// What a forward leaves for the backward.
 pub(super) struct Left {
@@ -258,40 +276,33 @@ pub(super) struct Left {
 
 /// Memory of the suite's or of the library's.
 pub(super) enum Kept {
-    Place(Place),
+    Slot(Slot),
     Buffer(Buffer),
 }
 
 impl Kept {
-    pub(super) fn view(&self, dims: &[usize]) -> Result<TensorRef<'_>> {
+    pub(super) fn view(&self) -> Result<TensorRef<'_>> {
         match self {
-            Self::Place(place) => place.view(dims),
+            Self::Slot(slot) => slot.view(),
             Self::Buffer(buffer) => Ok(buffer.view()),
         }
     }
 
-    fn read(&self) -> Result<Output> {
+    fn read(&self) -> Result<Written> {
         match self {
-            Self::Place(place) => place.read(),
-            Self::Buffer(buffer) => Output::of(buffer),
+            Self::Slot(slot) => slot.read(),
+            Self::Buffer(buffer) => Written::whole(buffer),
         }
     }
 }
 
 fn statistics_of<'a>(
-    rstd: &'a mut Option<Place>,
-    mean: &'a mut Option<Place>,
-    rows: usize,
+    rstd: &'a mut Option<Slot>,
+    mean: &'a mut Option<Slot>,
 ) -> Result<Statistics<'a>> {
     Ok(Statistics {
-        rstd: rstd
-            .as_mut()
-            .map(|place| place.view_mut(&[rows]))
-            .transpose()?,
-        mean: mean
-            .as_mut()
-            .map(|place| place.view_mut(&[rows]))
-            .transpose()?,
+        rstd: rstd.as_mut().map(Slot::view_mut).transpose()?,
+        mean: mean.as_mut().map(Slot::view_mut).transpose()?,
     })
 }
 
@@ -306,27 +317,27 @@ fn forward(
     if problem.form == Form::Allocating {
         return allocating_forward(stream, problem, op, data, outcome);
     }
-    let (dims, rows) = (shape.dims(), shape.rows());
-    let mut x = place(stream, shape, &problem.x)?;
+    let mut x = filled(stream, shape, &problem.x)?;
     let mut residual = problem
         .residual
         .as_ref()
-        .map(|residual| place(stream, shape, residual))
+        .map(|residual| filled(stream, shape, residual))
         .transpose()?;
-    let wanted = |wanted: bool| wanted.then(|| vector(stream, rows)).transpose();
+    let wanted = |wanted: bool| {
+        wanted
+            .then(|| Slot::blank(stream, Place::vector(shape.rows())))
+            .transpose()
+    };
     let mut rstd = wanted(problem.statistics)?;
     let mut mean = wanted(problem.statistics && problem.is_layer())?;
-    let mut statistics = statistics_of(&mut rstd, &mut mean, rows)?;
+    let mut statistics = statistics_of(&mut rstd, &mut mean)?;
     let (weights, tables) = (data.weights(), data.tables());
     let y = if problem.form == Form::InPlace {
-        let rows = x.view_mut(&dims)?;
+        let rows = x.view_mut()?;
         match (op, &mut residual) {
-            (Op::Norm(op), Some(residual)) => op.forward_residual_in_place(
-                rows,
-                residual.view_mut(&dims)?,
-                &weights,
-                &mut statistics,
-            )?,
+            (Op::Norm(op), Some(residual)) => {
+                op.forward_residual_in_place(rows, residual.view_mut()?, &weights, &mut statistics)?
+            }
             (Op::Norm(op), None) => op.forward_in_place(rows, &weights, &mut statistics)?,
             (Op::Heads(op), _) => {
                 op.forward_in_place(rows, &weights, tables.as_ref(), &mut statistics)?;
@@ -337,15 +348,15 @@ fn forward(
         x
     } else {
         let mut y = blank(stream, shape, problem.y)?;
-        let (rows, into) = (x.view(&dims)?, y.view_mut(&dims)?);
+        let (rows, into) = (x.view()?, y.view_mut()?);
         match (op, &mut residual) {
             (Op::Norm(op), Some(residual)) => {
                 let mut added = blank(stream, shape, problem.stream)?;
                 op.forward_residual_into(
                     rows,
-                    residual.view(&dims)?,
+                    residual.view()?,
                     &weights,
-                    added.view_mut(&dims)?,
+                    added.view_mut()?,
                     into,
                     &mut statistics,
                 )?;
@@ -357,7 +368,7 @@ fn forward(
             }
             (Op::Gated(op), _) => {
                 let z = data.z.as_ref().ok_or_else(|| missing("a gate"))?;
-                op.forward_into(rows, z.view(&dims)?, &weights, into, &mut statistics)?;
+                op.forward_into(rows, z.view()?, &weights, into, &mut statistics)?;
             }
             (Op::Sdd(op), _) => op.forward_into(rows, data.alpha()?, into, &mut statistics)?,
         }
@@ -365,9 +376,9 @@ fn forward(
     };
     outcome.outputs.insert("y", y.read()?);
     let left = Left {
-        stream: residual.map(Kept::Place),
-        rstd: rstd.map(Kept::Place),
-        mean: mean.map(Kept::Place),
+        stream: residual.map(Kept::Slot),
+        rstd: rstd.map(Kept::Slot),
+        mean: mean.map(Kept::Slot),
     };
     keep(left, outcome)
 }
@@ -393,24 +404,24 @@ fn allocating_forward(
     data: &Data,
     outcome: &mut Outcome,
 ) -> Result<Left> {
-    let (shape, dims) = (problem.shape, problem.shape.dims());
-    let x = place(stream, shape, &problem.x)?;
-    let rows = x.view(&dims)?;
+    let shape = problem.shape;
+    let x = filled(stream, shape, &problem.x)?;
+    let rows = x.view()?;
     let weights = data.weights();
     let result = match (op, &problem.residual) {
         (Op::Norm(op), Some(residual)) => {
-            let residual = place(stream, shape, residual)?;
-            op.forward_residual(rows, residual.view(&dims)?, &weights)?
+            let residual = filled(stream, shape, residual)?;
+            op.forward_residual(rows, residual.view()?, &weights)?
         }
         (Op::Norm(op), None) => op.forward(rows, &weights)?,
         (Op::Gated(op), _) => {
             let z = data.z.as_ref().ok_or_else(|| missing("a gate"))?;
-            op.forward(rows, z.view(&dims)?, &weights)?
+            op.forward(rows, z.view()?, &weights)?
         }
         (Op::Sdd(op), _) => op.forward(rows, data.alpha()?)?,
         (Op::Heads(op), _) => {
             let result = op.forward(rows, &weights, data.tables().as_ref())?;
-            outcome.outputs.insert("y", Output::of(&result.y)?);
+            outcome.outputs.insert("y", Written::whole(&result.y)?);
             let left = Left {
                 stream: None,
                 rstd: result.rstd.map(Kept::Buffer),
@@ -426,7 +437,7 @@ fn allocating_forward(
         stream,
         ..
     } = result;
-    outcome.outputs.insert("y", Output::of(&y)?);
+    outcome.outputs.insert("y", Written::whole(&y)?);
     let left = Left {
         stream: stream.map(Kept::Buffer),
         rstd: Some(Kept::Buffer(rstd)),

@@ -59,10 +59,11 @@ fn gated() -> Case {
 /// Every element of an output.
 fn map(outcome: &mut Outcome, name: &str, change: impl Fn(usize, f64) -> f64) {
     if let Some(output) = outcome.outputs.get_mut(name) {
-        for index in 0..output.rows * output.width {
-            let dtype = output.dtype;
-            let element = output.at(index);
-            *element = round_to(dtype, change(index, *element));
+        let (dtype, width) = (output.place.dtype, output.place.width());
+        for row in 0..output.place.rows() {
+            for (column, x) in output.row_mut(row).iter_mut().enumerate() {
+                *x = round_to(dtype, change(row * width + column, *x));
+            }
         }
     }
 }
