@@ -14,6 +14,13 @@ EVENKEEL_DEVICE T warp_sum(T value) {
   return value;
 }
 
+// One number for all lanes of a warp, which reads it once.
+template <typename T>
+EVENKEEL_DEVICE T warp_load(const T* address) {
+  const T value = threadIdx.x % 32 == 0 ? *address : T(0);
+  return __shfl_sync(0xffffffffu, value, 0);
+}
+
 // The sum over the block, in every thread. `scratch` holds 32 values; blockDim.x is a multiple of
 // 32. Two calls may use the same scratch.
 template <typename T>

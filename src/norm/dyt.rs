@@ -5,9 +5,11 @@ mod tests;
 
 use super::arguments::{GradientOutputs, Weights};
 use super::call::{Named, Pair, read, reborrow, write};
-use super::check::{Check, FLOATS, reference_only, workspace_bytes};
+use super::check::{Check, FLOATS};
 use super::host;
+use super::kernels::{DytKernels, dyt_workspace_bytes};
 use super::shape::RowShape;
+use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Dynamic tanh, which stands where a normalization would; to be prepared for a stream.
@@ -56,9 +58,13 @@ impl Dyt {
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on devices that have no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedDyt> {
-        reference_only(stream, "Dyt")?;
+        let kernels = match stream.backend() {
+            Backend::Reference => None,
+            Backend::Kernels => Some(DytKernels::load(stream)?),
+        };
         Ok(PreparedDyt {
             stream: stream.clone(),
+            kernels,
         })
     }
 }
@@ -122,6 +128,8 @@ pub(super) struct BackwardCall<'a> {
 #[derive(Debug)]
 pub struct PreparedDyt {
     stream: Stream,
+    /// None: the reference runs the calls.
+    kernels: Option<DytKernels>,
 }
 
 impl PreparedDyt {
@@ -129,8 +137,7 @@ impl PreparedDyt {
     /// beta, in bytes.
     #[must_use]
     pub fn backward_workspace_bytes(&self, rows: usize, columns: usize) -> usize {
-        // One column more than gamma and beta have: dalpha's parts.
-        workspace_bytes(rows, columns.saturating_add(1))
+        dyt_workspace_bytes(rows, columns)
     }
 
     /// y, of x's type and shape; one read of x, one write.
@@ -292,8 +299,13 @@ impl PreparedDyt {
             weights: *weights,
             x,
         };
-        self.stream.raise(host::dyt::forward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.forward(&self.stream, call),
+            None => {
+                self.stream.raise(host::dyt::forward(call)?);
+                Ok(())
+            }
+        }
     }
 
     fn run_backward<'a>(
@@ -321,8 +333,13 @@ impl PreparedDyt {
         };
         let bytes = self.backward_workspace_bytes(shape.rows(), shape.columns);
         call.check_outputs(check, bytes, &self.stream)?;
-        self.stream.raise(host::dyt::backward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.backward(&self.stream, call),
+            None => {
+                self.stream.raise(host::dyt::backward(call)?);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -17,13 +17,16 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    pub(super) const C8U1: Self = Self::new("c8u1", 8, 1, false);
     pub(super) const C8U2: Self = Self::new("c8u2", 8, 2, false);
     pub(super) const C8U4: Self = Self::new("c8u4", 8, 4, false);
     pub(super) const C8U8: Self = Self::new("c8u8", 8, 8, false);
+    pub(super) const C4U1: Self = Self::new("c4u1", 4, 1, false);
     pub(super) const C4U2: Self = Self::new("c4u2", 4, 2, false);
     pub(super) const C4U4: Self = Self::new("c4u4", 4, 4, false);
     pub(super) const C4U8: Self = Self::new("c4u8", 4, 8, false);
     pub(super) const S4U2: Self = Self::new("s4u2", 4, 2, true);
+    pub(super) const S4U1: Self = Self::new("s4u1", 4, 1, true);
     pub(super) const S4U4: Self = Self::new("s4u4", 4, 4, true);
 
     const fn new(name: &'static str, chunk: usize, units: usize, spread: bool) -> Self {

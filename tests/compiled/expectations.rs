@@ -90,4 +90,25 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &[],
         reason: "deviations are added in fp64, whose range no sum of them leaves",
     },
+    Expectation {
+        kernels: "norm_dyt_*_c*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "MUFU.EX2"],
+        absent: &[],
+        reason: "rows are read and written 16 bytes at a time, and tanh is computed where they are",
+    },
+    Expectation {
+        kernels: "norm_dyt_*_s4u1",
+        targets: &[],
+        present: &["LDG", "STG"],
+        absent: &[],
+        reason: "rows at any alignment go element by element",
+    },
+    Expectation {
+        kernels: "norm_dyt_sums",
+        targets: &[],
+        present: &["LDG", "STG"],
+        absent: &["MUFU"],
+        reason: "partial sums are read and only added",
+    },
 ];

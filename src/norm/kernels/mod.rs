@@ -2,8 +2,10 @@
 
 mod backward;
 mod columns;
+mod dyt;
 mod rows;
 mod tev;
+mod walk;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +17,7 @@ use super::shape::RowShape;
 use crate::device::launch::{Kernel, LaunchConfig};
 use crate::{Result, Stream};
 
+pub(super) use dyt::{DytKernels, workspace_bytes as dyt_workspace_bytes};
 pub(super) use rows::NormKernels;
 pub(super) use tev::TevKernels;
 

@@ -1,0 +1,139 @@
+//! Rows whose columns nobody sums up: threads keep to their columns and walk down the rows.
+
+use super::TEAM_SHARED_BYTES;
+use crate::device::launch::{Kernel, LaunchConfig};
+use crate::norm::launch::{Alignment, Layout};
+use crate::norm::params::{Divisor, RowGrid};
+use crate::{Result, Stream};
+
+/// Threads of a block, where rows are short: several teams share it.
+const BLOCK_THREADS: usize = 256;
+
+/// Those that kernels which walk are compiled for.
+pub(super) const LAYOUTS: [Layout; 3] = [Layout::C8U1, Layout::C4U1, Layout::S4U1];
+
+/// How rows are dealt out: runs of columns to teams, slices of rows to blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Walk {
+    pub(super) layout: Layout,
+    /// Threads that share a run of columns.
+    pub(super) threads: usize,
+    /// Teams of a block.
+    pub(super) teams: usize,
+    /// Runs that cover a row.
+    pub(super) segments: usize,
+    /// Slices that the rows are dealt out to.
+    pub(super) slices: usize,
+}
+
+impl Walk {
+    /// For threads that have `in_flight` rows at a time, in about `blocks` blocks. Nothing of the
+    /// device decides: sums over a slice are the same everywhere.
+    pub(super) fn new(
+        layout: Layout,
+        rows: usize,
+        columns: usize,
+        in_flight: usize,
+        blocks: usize,
+    ) -> Self {
+        let units = columns.div_ceil(layout.columns());
+        let segments = units.div_ceil(BLOCK_THREADS).max(1);
+        let wanted = units.div_ceil(segments);
+        let threads = if wanted <= 32 {
+            wanted.next_power_of_two()
+        } else {
+            wanted.next_multiple_of(32)
+        };
+        let teams = (BLOCK_THREADS / threads).max(1);
+        let rounds = rows.div_ceil(teams * in_flight);
+        Self {
+            layout,
+            threads,
+            teams,
+            segments,
+            slices: (blocks / segments).clamp(1, rounds.max(1)),
+        }
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.segments * self.slices
+    }
+
+    /// Numbers that the teams of a block hold together, where there are several.
+    pub(super) fn team_sums(&self) -> usize {
+        if self.teams > 1 {
+            self.teams * self.threads * self.layout.columns()
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn grid(&self, rows: usize, columns: usize) -> RowGrid {
+        RowGrid {
+            rows: rows as u32,
+            columns: columns as u32,
+            heads: 1,
+            by_heads: Divisor::new(1),
+            threads: self.threads as u32,
+            segments: self.segments as u32,
+            unused: 0,
+        }
+    }
+
+    /// `shared` is what the operation needs of shared memory beside the team's, in bytes.
+    pub(super) fn config(&self, shared: usize) -> LaunchConfig {
+        LaunchConfig {
+            grid: self.blocks() as u32,
+            block: (self.threads * self.teams) as u32,
+            cluster: 1,
+            shared_bytes: (TEAM_SHARED_BYTES + shared) as u32,
+        }
+    }
+}
+
+/// One kernel for each layout.
+#[derive(Debug)]
+pub(super) struct WalkKernels([(Layout, Kernel); 3]);
+
+impl WalkKernels {
+    /// Of names that begin with `stem`.
+    pub(super) fn load(stream: &Stream, module: &'static str, stem: &str) -> Result<Self> {
+        let load = |layout: Layout| {
+            let kernel = stream.kernel(module, &format!("{stem}_{}", layout.name))?;
+            Ok((layout, kernel))
+        };
+        let [wide, narrow, spread] = LAYOUTS;
+        Ok(Self([load(wide)?, load(narrow)?, load(spread)?]))
+    }
+
+    /// The kernel for tensors that lie like this. Some layout fits any.
+    pub(super) fn choose(&self, alignment: &Alignment, columns: usize) -> (Layout, &Kernel) {
+        let fits = |(layout, _): &&(Layout, Kernel)| alignment.fits(layout, columns);
+        let (layout, kernel) = self.0.iter().find(fits).unwrap_or(&self.0[2]);
+        (*layout, kernel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_walk_covers_its_rows() {
+        for layout in LAYOUTS {
+            for columns in [1, 7, 8, 9, 250, 2048, 2049, 4096, 5120, 50_257, 262_144] {
+                for rows in [0, 1, 5, 1000, 1_000_000] {
+                    let walk = Walk::new(layout, rows, columns, 4, 264);
+                    let run = walk.threads * layout.columns();
+                    assert!(run * walk.segments >= columns);
+                    assert!(run * (walk.segments - 1) < columns, "an empty run");
+                    assert!(walk.threads * walk.teams <= BLOCK_THREADS);
+                    assert!((walk.threads * walk.teams).is_multiple_of(32));
+                    assert!(walk.slices >= 1 && walk.blocks() <= 264.max(walk.segments));
+                    // No slice is without rows, but that of no rows at all.
+                    assert!((walk.slices - 1) * walk.teams * 4 < rows.max(1));
+                }
+            }
+        }
+    }
+}
