@@ -1,6 +1,7 @@
 // The threads that share a row, and how their partial results become one.
 //
-// A partial P is a plain struct of up to four floats with `P::empty()` and `P::merge(a, b)`.
+// A partial P is a plain struct of up to four floats with `P::empty()` and `P::merge(a, b)`; an
+// operation whose partials merge by more than they hold gives the function.
 // Merging has a fixed order: a binary tree over the lanes of a warp, the same over the warps of a
 // row, the same over the blocks of a cluster. Every thread gets the same bits.
 #pragma once
@@ -59,11 +60,19 @@ struct Message {
   }
 };
 
+// How two partials merge, unless an operation says otherwise.
+struct MergePartials {
+  template <typename P>
+  EVENKEEL_DEVICE P operator()(const P& a, const P& b) const {
+    return P::merge(a, b);
+  }
+};
+
 // The partials of each `width` lanes (a power of two), merged, in all of them.
-template <typename P>
-EVENKEEL_DEVICE P merge_lanes(P part, int width) {
+template <typename P, typename Merge = MergePartials>
+EVENKEEL_DEVICE P merge_lanes(P part, int width, Merge merge = {}) {
   for (int offset = width / 2; offset > 0; offset /= 2) {
-    part = P::merge(part, Message<P>::shuffle_down(part, static_cast<unsigned>(offset), width));
+    part = merge(part, Message<P>::shuffle_down(part, static_cast<unsigned>(offset), width));
   }
   return Message<P>::broadcast(part, width);
 }
@@ -119,10 +128,10 @@ class LocalTeam {
   // Whether any team of this thread's warp says so: teams that share a warp must stay together.
   EVENKEEL_DEVICE bool any(bool here) const { return __any_sync(kAllLanes, here) != 0; }
 
-  template <typename P>
-  EVENKEEL_DEVICE P merge(P part) {
-    if (threads_ <= 32) return merge_lanes(part, static_cast<int>(threads_));
-    part = merge_lanes(part, 32);
+  template <typename P, typename Merge = MergePartials>
+  EVENKEEL_DEVICE P merge(P part, Merge merge = {}) {
+    if (threads_ <= 32) return merge_lanes(part, static_cast<int>(threads_), merge);
+    part = merge_lanes(part, 32, merge);
     uint4* const box = shared_.warps[round_ % 2];
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t warps = threads_ / 32;
@@ -131,7 +140,7 @@ class LocalTeam {
     sync();
     ++round_;
     const P of_warp = lane < warps ? Message<P>::from(box[index_ * warps + lane]) : P::empty();
-    return merge_lanes(of_warp, kMaxTeamWarps);
+    return merge_lanes(of_warp, kMaxTeamWarps, merge);
   }
 
   // Merges of warps so far.
@@ -197,10 +206,10 @@ class ClusterTeam {
   EVENKEEL_DEVICE void sync() const { local_.sync(); }
   EVENKEEL_DEVICE bool any(bool here) const { return here; }
 
-  template <typename P>
-  EVENKEEL_DEVICE P merge(P part) {
+  template <typename P, typename Merge = MergePartials>
+  EVENKEEL_DEVICE P merge(P part, Merge merge = {}) {
     const uint32_t round = local_.round();
-    part = local_.merge(part);
+    part = local_.merge(part, merge);
     const uint32_t blocks = ptx::cluster_nctarank();
     const uint32_t box = round % 2;
     const uint32_t parity = round / 2 % 2;
@@ -223,7 +232,7 @@ class ClusterTeam {
     // Both halves of the warp merge all of them.
     const uint32_t block = threadIdx.x % kMaxTeamBlocks;
     const P of_block = block < blocks ? Message<P>::from(shared_.inbox[box][block]) : P::empty();
-    return merge_lanes(of_block, kMaxTeamBlocks);
+    return merge_lanes(of_block, kMaxTeamBlocks, merge);
   }
 
   EVENKEEL_DEVICE void leave() const {

@@ -11,8 +11,10 @@ pub use options::{Causal, SoftmaxKind, SoftmaxOptions};
 pub(super) use arguments::{BackwardCall, Blocks, ForwardCall};
 
 use super::call::{Named, Pair, read, reborrow, write};
-use super::check::{Check, INTEGERS, reference_only};
+use super::check::{Check, INTEGERS};
 use super::host;
+use super::kernels::SoftmaxKernels;
+use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// A softmax over the rows of `[.., queries, keys]`, to be prepared for a stream.
@@ -83,14 +85,18 @@ impl Softmax {
     /// Validates the options and loads the kernels, so that calls can be captured into a graph.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for a scale outside its range,
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on devices that have no kernels for it.
+    /// [`Error::Argument`](crate::Error::Argument) for a scale outside its range, and the device's
+    /// errors.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedSoftmax> {
         self.options.validate()?;
-        reference_only(stream, "Softmax")?;
+        let kernels = match stream.backend() {
+            Backend::Reference => None,
+            Backend::Kernels => Some(SoftmaxKernels::load(stream)?),
+        };
         Ok(PreparedSoftmax {
             options: self.options,
             stream: stream.clone(),
+            kernels,
         })
     }
 }
@@ -112,12 +118,14 @@ impl From<SoftmaxOptions> for Softmax {
 /// - A row that sees no key is 0 throughout (its logarithm -inf); its entropy and gradient are 0. A
 ///   row that sees NaN or +inf is NaN where it sees anything, and sets
 ///   [`Status::NON_FINITE_ROW`](crate::Status::NON_FINITE_ROW).
-/// - The CPU computes in f64, kernels in f32, to whom a score that the scale takes beyond its range
-///   is infinite; both round each result once.
+/// - The CPU computes in f64, kernels in f32; both round each result once. To kernels, a score or a
+///   sum of `StableMax` beyond f32's range is infinite, and so is a backward's sum over a row.
 #[derive(Debug)]
 pub struct PreparedSoftmax {
     options: SoftmaxOptions,
     stream: Stream,
+    /// None: the reference runs the calls.
+    kernels: Option<SoftmaxKernels>,
 }
 
 impl PreparedSoftmax {
@@ -273,7 +281,10 @@ impl PreparedSoftmax {
         call.x.name(["x", "y"], &mut reads, &mut writes);
         read(&mut reads, [("lengths", blocks.lengths)]);
         self.stream.check_views(check.op, &reads, &writes)?;
-        self.stream.raise(host::softmax::forward(call)?);
+        match &self.kernels {
+            None => self.stream.raise(host::softmax::forward(call)?),
+            Some(kernels) => kernels.forward(&self.stream, call)?,
+        }
         Ok(())
     }
 
@@ -310,7 +321,10 @@ impl PreparedSoftmax {
             dentropy,
             normalizer,
         };
-        self.stream.raise(host::softmax::backward(call)?);
+        match &self.kernels {
+            None => self.stream.raise(host::softmax::backward(call)?),
+            Some(kernels) => kernels.backward(&self.stream, call)?,
+        }
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub enum Operation {
 }
 
 /// The operations that have kernels; the others are proved on the CPU alone.
-const KERNELS: &[Operation] = &[Operation::Dyt, Operation::Tev];
+const KERNELS: &[Operation] = &[Operation::Softmax, Operation::Dyt, Operation::Tev];
 
 /// Those that have kernels of their forward alone.
 const FORWARD: &[Operation] = &[

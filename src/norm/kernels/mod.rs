@@ -4,6 +4,8 @@ mod backward;
 mod columns;
 mod dyt;
 mod rows;
+mod softmax;
+mod softmax_params;
 mod tev;
 mod walk;
 
@@ -19,6 +21,7 @@ use crate::{Result, Stream};
 
 pub(super) use dyt::{DytKernels, workspace_bytes as dyt_workspace_bytes};
 pub(super) use rows::NormKernels;
+pub(super) use softmax::SoftmaxKernels;
 pub(super) use tev::TevKernels;
 
 /// `sizeof(TeamShared)` of kernels/common/team.cuh.
