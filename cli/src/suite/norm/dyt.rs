@@ -73,7 +73,9 @@ pub(super) fn dyt_lengths_of_rows(subject: &Subject, effort: Effort) -> Result<H
         if is_long_for(subject, effort, columns) {
             continue;
         }
-        let mut case = Case::new(2, columns, [DType::Bf16, DType::F32][index % 2]);
+        // Two rows where that is soon done: the emulator computes a million elements a second.
+        let rows = if columns > 40_000 { 1 } else { 2 };
+        let mut case = Case::new(rows, columns, [DType::Bf16, DType::F32][index % 2]);
         case.pass = [Pass::Backward, Pass::BackwardInPlace][index / 2 % 2];
         case.seed = 200 + index as u64;
         held.check(device(subject, index)?, &case.problem())?;
