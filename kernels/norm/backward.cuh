@@ -378,7 +378,8 @@ struct NormBackward {
       gather_sums(row, place, columns, x, incoming_of, sums);
       return team.merge(sums);
     };
-    reduce(row, sums_of, present);
+    // A head without a position is NaN, and no fault of its gradient.
+    reduce(row, sums_of, present && position >= 0);
     status |= found;
     emit(row, place, columns, x, dy, beside, incoming_of);
   }

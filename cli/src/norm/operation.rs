@@ -24,15 +24,18 @@ pub enum Operation {
 }
 
 /// The operations that have kernels; the others are proved on the CPU alone.
-const KERNELS: &[Operation] = &[Operation::Softmax, Operation::Dyt, Operation::Tev];
-
-/// Those that have kernels of their forward alone.
-const FORWARD: &[Operation] = &[
+const KERNELS: &[Operation] = &[
     Operation::Norm,
     Operation::HeadNorm,
     Operation::GatedNorm,
     Operation::Sdd,
+    Operation::Softmax,
+    Operation::Dyt,
+    Operation::Tev,
 ];
+
+/// Those that have kernels of their forward alone.
+const FORWARD: &[Operation] = &[];
 
 impl Operation {
     /// Whether devices of this kind have it.

@@ -29,8 +29,10 @@
 //! | dgamma, dbeta | sums over rows: the terms' errors, and u of their sizes for each addition of a row: no order has more |
 //! | dalpha of one number | the same, over rows and columns |
 //!
-//! The statistics that a backward reads are the forward's, with its errors and the mean's rounding; it
-//! takes deviations from that mean. Products of errors are some
+//! The statistics that a backward reads are the forward's, with its errors and the mean's rounding. The
+//! kernels of a layer's backward form h = x r - (mean r), one rounding of its own and one that all
+//! columns share with the mean's error, and take the mean of h away again: what remains is the rounding
+//! of that sum, u of the sizes for each addition. Products of errors are some
 //! hundred u of what is counted: [`SECOND_ORDER`]. The same holds on rows whose squares leave fp32's
 //! range: what scales them by a power of two errs no more.
 //!
@@ -160,7 +162,14 @@ impl StatisticsError {
 
     /// As a backward reads them: stored in f32, computed or `given` exactly.
     #[must_use]
-    pub fn saved(self, moments: &Moments, given: bool) -> Self {
+    pub fn saved(
+        self,
+        x: &[f64],
+        layer: bool,
+        moments: &Moments,
+        given: bool,
+        on: &Arithmetic,
+    ) -> Self {
         let rounding = |exact: f64| SINGLE * exact.abs();
         let (mean, rstd) = (rounding(moments.mean), rounding(moments.rstd));
         let (mean, rstd) = if given {
@@ -168,12 +177,21 @@ impl StatisticsError {
         } else {
             (self.mean + mean, self.rstd + rstd)
         };
-        Self {
+        let mut read = Self {
             mean,
             centre: mean,
             deviation: 0.0,
             rstd,
+        };
+        if layer && on.pivots {
+            // What the mean is off by, and its product with rstd, moves every h alike.
+            let alike = mean + on.unit * moments.mean.abs();
+            let distances = x.iter().map(|x| (x - moments.mean).abs() + alike);
+            let size = distances.sum::<f64>() / x.len() as f64;
+            read.centre = (on.adds() + 3.0) * on.unit * size;
+            read.deviation = on.unit * alike;
         }
+        read
     }
 }
 

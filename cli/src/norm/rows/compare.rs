@@ -46,7 +46,10 @@ pub fn compare(problem: &Problem, outcome: &Outcome) -> Result<Verdict> {
                 Some(norm) if moments.rstd.is_finite() => {
                     let layer = norm.kind == NormKind::Layer;
                     let forward = StatisticsError::new(x, layer, moments, &on);
-                    (forward, forward.saved(moments, !problem.statistics))
+                    (
+                        forward,
+                        forward.saved(x, layer, moments, !problem.statistics, &on),
+                    )
                 }
                 _ => <(StatisticsError, StatisticsError)>::default(),
             };
