@@ -34,19 +34,10 @@ const KERNELS: &[Operation] = &[
     Operation::Tev,
 ];
 
-/// Those that have kernels of their forward alone.
-const FORWARD: &[Operation] = &[];
-
 impl Operation {
     /// Whether devices of this kind have it.
     #[must_use]
     pub fn is_on(self, kind: DeviceKind) -> bool {
-        self.has_backward(kind) || FORWARD.contains(&self)
-    }
-
-    /// Whether devices of this kind have its backward too.
-    #[must_use]
-    pub fn has_backward(self, kind: DeviceKind) -> bool {
         kind == DeviceKind::Cpu || KERNELS.contains(&self)
     }
 }

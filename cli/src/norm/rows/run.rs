@@ -27,8 +27,6 @@ pub struct Outcome {
     pub status: [Status; 2],
     /// Whether kernels computed, or the CPU device.
     pub kernels: bool,
-    /// Whether the device has the backward.
-    pub backward: bool,
     /// Whether the workspace's end was written.
     pub past_workspace: bool,
 }
@@ -85,8 +83,7 @@ pub fn run_on(stream: &Stream, problem: &Problem) -> Result<Outcome> {
     };
     let forward = forward(stream, problem, &op, &data, &mut outcome)?;
     outcome.status[0] = status_of(stream)?;
-    outcome.backward = problem.operation.has_backward(stream.device().kind());
-    if let Some(asked) = problem.backward.as_ref().filter(|_| outcome.backward) {
+    if let Some(asked) = &problem.backward {
         backward(stream, problem, asked, &op, &data, forward, &mut outcome)?;
         outcome.status[1] = status_of(stream)?;
     }

@@ -15,16 +15,6 @@ fn computed(held: &mut Held, device: &Device, problem: &Problem) -> Result<Outco
     run(device, problem).map_err(|error| told(&error, problem))
 }
 
-/// Whether the status words of forward and backward are these.
-fn statuses(outcome: &Outcome, forward: Status, backward: Status) -> bool {
-    let backward = if outcome.backward {
-        backward
-    } else {
-        Status::empty()
-    };
-    outcome.status == [forward, backward]
-}
-
 /// A small problem of each operation, kind and type.
 fn each(
     subject: &Subject,
@@ -102,8 +92,7 @@ pub(in super::super) fn rotary_embeddings(subject: &Subject, _: Effort) -> Resul
             problem.name = format!("{}, position {bad}", problem.name);
             let device = subject.device(index).map_err(|error| error.to_string())?;
             let outcome = computed(&mut held, device, &problem)?;
-            let told = Status::POSITION_OUT_OF_RANGE;
-            let told = statuses(&outcome, told, told);
+            let told = outcome.status == [Status::POSITION_OUT_OF_RANGE; 2];
             expect("POSITION_OUT_OF_RANGE", told, &problem)?;
             let nan = outcome.values("y")[2 * 128..3 * 128]
                 .iter()
@@ -150,7 +139,7 @@ pub(in super::super) fn rows_that_are_not_finite(
                 let outcome = computed(held, device, &problem)?;
                 let bad = Status::NON_FINITE_ROW;
                 let forward = if place == "dy" { Status::empty() } else { bad };
-                expect("NON_FINITE_ROW", statuses(&outcome, forward, bad), &problem)?;
+                expect("NON_FINITE_ROW", outcome.status == [forward, bad], &problem)?;
                 for (name, output) in &outcome.outputs {
                     if *name == "stream" {
                         continue;
@@ -184,7 +173,7 @@ pub(in super::super) fn rows_that_are_not_finite(
         problem.x.values[2 * columns..3 * columns].fill(0.0);
         problem.name = format!("{}, row 2 zero", problem.name);
         let outcome = computed(held, device, &problem)?;
-        let told = statuses(&outcome, Status::NON_FINITE_ROW, Status::NON_FINITE_ROW);
+        let told = outcome.status == [Status::NON_FINITE_ROW; 2];
         expect("NON_FINITE_ROW of a zero row", told, &problem)
     })
 }
