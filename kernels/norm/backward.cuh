@@ -331,6 +331,19 @@ struct NormBackward {
     return sum;
   }
 
+  // Whether this thread's part of the gradient of y is finite.
+  EVENKEEL_DEVICE bool all_finite(const Units& dy) const {
+    bool fine = true;
+#pragma unroll
+    for (int u = 0; u < Layout::kUnits; ++u) {
+      Unit before;
+      unpack_unit(dy[u], params.dy.type, before);
+#pragma unroll
+      for (int e = 0; e < Layout::kChunk; ++e) fine = fine && is_finite(before[e]);
+    }
+    return fine;
+  }
+
   // A head whose gradient is turned back first.
   EVENKEEL_DEVICE void turned_row(Row& row, const RowPlace& place, const Columns<Layout>& columns,
                                   const Units& x, const Units& dy, const Units& beside,
@@ -356,16 +369,11 @@ struct NormBackward {
     }
     if (params.normalize == 0) {
       unsigned char* const dx = row_address<Layout>(params.dx, place);
-      bool fine = true;
 #pragma unroll
       for (int u = 0; u < Layout::kUnits; ++u) {
-        Unit before;
-        unpack_unit(dy[u], params.dy.type, before);
-#pragma unroll
-        for (int e = 0; e < Layout::kChunk; ++e) fine = fine && is_finite(before[e]);
         store_unit(dx, params.dx.type, columns, u, pack_unit(turned[u], params.dx.type));
       }
-      if (present && !fine) found |= kNonFiniteRow;
+      if (present && !all_finite(dy)) found |= kNonFiniteRow;
       status |= found;
       return;
     }
@@ -378,8 +386,10 @@ struct NormBackward {
       gather_sums(row, place, columns, x, incoming_of, sums);
       return team.merge(sums);
     };
-    // A head without a position is NaN, and no fault of its gradient.
-    reduce(row, sums_of, present && position >= 0);
+    // Without a position the row is NaN whatever it holds: its sums say nothing of dy.
+    const bool lost = present && position < 0;
+    reduce(row, sums_of, present && !lost);
+    if (lost && !(all_finite(dy) && is_finite(row.rstd))) found |= kNonFiniteRow;
     status |= found;
     emit(row, place, columns, x, dy, beside, incoming_of);
   }
