@@ -11,21 +11,19 @@
 // Traffic: forward one read of x and one write of y; backward one read of x and dy, one write of
 // dx, and a row of partial sums a block, for each of gamma and beta.
 //
-// Mapping: nothing is summed over a row, so a thread keeps to one unit of columns
-// (common/columns.cuh) and walks down the rows, a few of them in flight: its weights and sums stay
-// in registers. A team of threads has a run of columns; blocks take (rows, run), several teams a
-// block where a run is short. Rows belong to a slice by their number alone: the order of every sum
-// is the same on every device. norm_dyt_sums adds the partial sums, 32 columns a block.
+// Mapping: nothing is summed over a row, so threads walk down the rows (common/walk.cuh) with their
+// columns' weights and sums in registers. norm_dyt_sums adds the partial sums, 32 columns a block.
 
 #include "common/block_reduce.cuh"
 #include "common/status.h"
 #include "common/team_sums.cuh"
+#include "common/walk.cuh"
 
 namespace evenkeel {
 
 // Mirrored in src/norm/kernels/dyt.rs.
 struct DytParams {
-  RowGrid grid;  // a segment is a run of columns
+  RowGrid grid;
   RowTensor x;
   RowTensor dy;   // backward
   RowTensor out;  // y, or dx
@@ -58,66 +56,29 @@ static_assert(sizeof(DytSumsParams) == 64, "src/norm/kernels/dyt.rs mirrors it")
 
 namespace {
 
-// Rows that a thread has in flight.
-inline constexpr int kRows = 4;
 // Warps of a block of norm_dyt_sums.
 inline constexpr int kSumsWarps = 16;
-
-// What a block works on.
-template <typename Layout>
-struct Run {
-  Columns<Layout> columns;
-  uint32_t begin;
-  uint32_t first_row;
-  uint32_t step;
-
-  EVENKEEL_DEVICE static Run of(const DytParams& params, const LocalTeam& team) {
-    const RowGrid& grid = params.grid;
-    const uint32_t slice = blockIdx.x / grid.segments;
-    const uint32_t segment = blockIdx.x - slice * grid.segments;
-    const uint32_t capacity = team.threads() * Layout::kColumns;
-    const uint32_t begin = segment * capacity;
-    const uint32_t end = min(begin + capacity, grid.columns);
-    const uint32_t rows = team.count() * kRows;
-    return {Columns<Layout>::of(team.rank(), team.threads(), begin, end), begin,
-            slice * rows + team.index(), params.slices * rows};
-  }
-
-  // The r-th of the rows that begin at `first`; its columns are none where there is no such row.
-  EVENKEEL_DEVICE Columns<Layout> at(const RowGrid& grid, uint32_t row) const {
-    Columns<Layout> there = columns;
-    if (row >= grid.rows) there.end = 0;
-    return there;
-  }
-};
-
-template <typename Layout>
-EVENKEEL_DEVICE const unsigned char* row_of(const RowTensor& tensor, uint32_t row) {
-  return row_address<Layout>(tensor, {row, row, 0});
-}
 
 template <typename Layout>
 EVENKEEL_DEVICE void forward(const DytParams& params) {
   const RowGrid& grid = params.grid;
   const LocalTeam team(grid, *reinterpret_cast<TeamShared*>(platform::dynamic_shared()));
-  const Run<Layout> run = Run<Layout>::of(params, team);
+  const Walk<Layout> walk = Walk<Layout>::of(grid, params.slices, team);
   const float alpha = warp_load(params.alpha);
   typename Layout::Unit gamma;
   typename Layout::Unit beta;
-  load_columns(params.gamma, 0, run.columns, 0, 1.0f, gamma);
-  load_columns(params.beta, 0, run.columns, 0, 0.0f, beta);
+  load_columns(params.gamma, 0, walk.columns, 0, 1.0f, gamma);
+  load_columns(params.beta, 0, walk.columns, 0, 0.0f, beta);
   // 0, or NaN as soon as an element is not finite.
   float fault = 0.0f;
-  for (uint32_t first = run.first_row; first < grid.rows; first += run.step) {
-    uint4 x[kRows];
+  for (uint32_t first = walk.first; first < grid.rows; first += walk.step) {
+    uint4 x[kWalkRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t row = first + r * team.count();
-      x[r] = fetch_unit(row_of<Layout>(params.x, row), params.x.type, run.at(grid, row), 0);
+    for (int r = 0; r < kWalkRows; ++r) {
+      x[r] = walk.fetch(params.x, walk.row(grid, first, r));
     }
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t row = first + r * team.count();
+    for (int r = 0; r < kWalkRows; ++r) {
       typename Layout::Unit y;
       unpack_unit(x[r], params.x.type, y);
 #pragma unroll
@@ -125,8 +86,7 @@ EVENKEEL_DEVICE void forward(const DytParams& params) {
         fault += 0.0f * y[e];
         y[e] = tanhf(alpha * y[e]) * gamma[e] + beta[e];
       }
-      store_unit(row_address<Layout>(params.out, {row, row, 0}), params.out.type, run.at(grid, row),
-                 0, pack_unit(y, params.out.type));
+      walk.store(params.out, walk.row(grid, first, r), y);
     }
   }
   if (!is_finite(fault)) atomicOr(params.status, static_cast<uint32_t>(kNonFiniteRow));
@@ -144,30 +104,29 @@ EVENKEEL_DEVICE void backward(const DytParams& params) {
   BackwardShared& shared = *reinterpret_cast<BackwardShared*>(base);
   const RowGrid& grid = params.grid;
   const LocalTeam team(grid, shared.team);
-  const Run<Layout> run = Run<Layout>::of(params, team);
-  const uint64_t sums_row = static_cast<uint64_t>(blockIdx.x / grid.segments) * grid.columns;
+  const Walk<Layout> walk = Walk<Layout>::of(grid, params.slices, team);
+  const uint64_t sums_row = static_cast<uint64_t>(walk.slice) * grid.columns;
   float dgamma[1][Layout::kChunk] = {};
   float dbeta[1][Layout::kChunk] = {};
   float dalpha = 0.0f;
 
   const float alpha = warp_load(params.alpha);
   typename Layout::Unit gamma;
-  load_columns(params.gamma, 0, run.columns, 0, 1.0f, gamma);
+  load_columns(params.gamma, 0, walk.columns, 0, 1.0f, gamma);
   float fault = 0.0f;
-  for (uint32_t first = run.first_row; first < grid.rows; first += run.step) {
-    uint4 x[kRows];
-    uint4 dy[kRows];
+  for (uint32_t first = walk.first; first < grid.rows; first += walk.step) {
+    uint4 x[kWalkRows];
+    uint4 dy[kWalkRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t row = first + r * team.count();
-      x[r] = fetch_unit(row_of<Layout>(params.x, row), params.x.type, run.at(grid, row), 0);
-      dy[r] = fetch_unit(row_of<Layout>(params.dy, row), params.dy.type, run.at(grid, row), 0);
+    for (int r = 0; r < kWalkRows; ++r) {
+      const auto row = walk.row(grid, first, r);
+      x[r] = walk.fetch(params.x, row);
+      dy[r] = walk.fetch(params.dy, row);
     }
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t row = first + r * team.count();
-      const Columns<Layout> there = run.at(grid, row);
-      if (!there.has(0)) continue;
+    for (int r = 0; r < kWalkRows; ++r) {
+      const auto row = walk.row(grid, first, r);
+      if (!row.columns.has(0)) continue;
       typename Layout::Unit value;
       typename Layout::Unit g;
       typename Layout::Unit dx;
@@ -185,13 +144,12 @@ EVENKEEL_DEVICE void backward(const DytParams& params) {
         // Where tanh is flat, 0 is meant, whatever it is multiplied with.
         const bool flat = fabsf(a) > kFloatMax;
         dx[e] = alpha * (gamma[e] * (flat ? 0.0f : g[e])) * (flat ? 0.0f : slope);
-        term[e] = !Layout::kSpread || e < there.count(0)
+        term[e] = !Layout::kSpread || e < row.columns.count(0)
                       ? gamma[e] * g[e] * (flat ? 0.0f : value[e] * slope)
                       : 0.0f;
         value[e] = g[e] * tanhf(a);
       }
-      store_unit(row_address<Layout>(params.out, {row, row, 0}), params.out.type, there, 0,
-                 pack_unit(dx, params.out.type));
+      walk.store(params.out, row, dx);
       dalpha += pairwise<Layout::kChunk>(term, [](float s, float t) { return s + t; });
 #pragma unroll
       for (int e = 0; e < Layout::kChunk; ++e) {
@@ -204,7 +162,7 @@ EVENKEEL_DEVICE void backward(const DytParams& params) {
   float* const shared_sums = reinterpret_cast<float*>(base + sizeof(BackwardShared));
   const auto store = [&](const float(&sums)[1][Layout::kChunk], float* partial) {
     if (partial == nullptr) return;
-    store_team_sums(team, run.columns, run.begin, sums, shared_sums, partial + sums_row);
+    store_team_sums(team, walk.columns, walk.begin, sums, shared_sums, partial + sums_row);
   };
   store(dgamma, params.dgamma);
   store(dbeta, params.dbeta);

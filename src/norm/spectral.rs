@@ -14,8 +14,12 @@ pub(super) use call::{BackwardCall, ForwardCall, Shape};
 
 use super::SpectralNormOptions;
 use super::call::reborrow;
-use super::check::{Check, reference_only};
+use super::check::Check;
 use super::host;
+use super::kernels::{
+    SpectralKernels, spectral_backward_workspace_bytes, spectral_workspace_bytes,
+};
+use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorRef};
 
 /// sigma, the largest singular value of weights, and W^ = (gamma / sigma) W, to be prepared for a
@@ -82,10 +86,14 @@ impl SpectralNorm {
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on devices that have no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedSpectralNorm> {
-        reference_only(stream, "SpectralNorm")?;
+        let kernels = match stream.backend() {
+            Backend::Reference => None,
+            Backend::Kernels => Some(SpectralKernels::load(stream)?),
+        };
         Ok(PreparedSpectralNorm {
             options: self.options,
             stream: stream.clone(),
+            kernels,
         })
     }
 }
@@ -95,9 +103,6 @@ impl From<SpectralNormOptions> for SpectralNorm {
         Self { options }
     }
 }
-
-/// Parts that a sum over the rows of a weight is divided into, at most; no measurement chose it yet.
-const PARTS: usize = 64;
 
 /// A [`SpectralNorm`] ready to run on a stream.
 ///
@@ -111,6 +116,8 @@ const PARTS: usize = 64;
 pub struct PreparedSpectralNorm {
     options: SpectralNormOptions,
     stream: Stream,
+    /// None: the reference runs the calls.
+    kernels: Option<SpectralKernels>,
 }
 
 impl PreparedSpectralNorm {
@@ -124,15 +131,13 @@ impl PreparedSpectralNorm {
     /// bytes.
     #[must_use]
     pub fn workspace_bytes(&self, batch: usize, m: usize, n: usize) -> usize {
-        // Parts of W^T v, and of the two norms and sigma.
-        workspace(batch, m, n.saturating_add(3))
+        spectral_workspace_bytes(batch, m, n)
     }
 
     /// Scratch that [`backward_into`](Self::backward_into) needs, in bytes.
     #[must_use]
-    pub fn backward_workspace_bytes(&self, batch: usize, m: usize, _n: usize) -> usize {
-        // Parts of <G, W>.
-        workspace(batch, m, 1)
+    pub fn backward_workspace_bytes(&self, batch: usize, m: usize, n: usize) -> usize {
+        spectral_backward_workspace_bytes(batch, m, n)
     }
 
     /// Steps u and v on, and gives sigma and gamma / sigma of each weight.
@@ -214,8 +219,13 @@ impl PreparedSpectralNorm {
         };
         let bytes = self.workspace_bytes(shape.batch, shape.m, shape.n);
         call.check(&check, bytes, &self.stream)?;
-        self.stream.raise(host::spectral::forward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.forward(&self.stream, call),
+            None => {
+                self.stream.raise(host::spectral::forward(call)?);
+                Ok(())
+            }
+        }
     }
 
     /// The gradients of w, of its type and shape, and of gamma where it is given, from `dscaled`,
@@ -273,8 +283,13 @@ impl PreparedSpectralNorm {
         };
         let bytes = self.backward_workspace_bytes(shape.batch, shape.m, shape.n);
         call.check(&check, bytes, &self.stream)?;
-        self.stream.raise(host::spectral::backward(call)?);
-        Ok(())
+        match &self.kernels {
+            Some(kernels) => kernels.backward(&self.stream, call),
+            None => {
+                self.stream.raise(host::spectral::backward(call)?);
+                Ok(())
+            }
+        }
     }
 
     fn check(&self, op: &'static str) -> Check {
@@ -293,15 +308,6 @@ impl PreparedSpectralNorm {
         let bytes = self.workspace_bytes(shape.batch, shape.m, shape.n);
         self.stream.uninitialised(DType::U8, &[bytes])
     }
-}
-
-/// Bytes for `numbers` f32 of each part of each weight.
-fn workspace(batch: usize, m: usize, numbers: usize) -> usize {
-    let bytes = batch
-        .saturating_mul(m.min(PARTS))
-        .saturating_mul(numbers)
-        .saturating_mul(size_of::<f32>());
-    bytes.checked_next_multiple_of(16).unwrap_or(usize::MAX)
 }
 
 const _: () = {

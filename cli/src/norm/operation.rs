@@ -31,6 +31,7 @@ const KERNELS: &[Operation] = &[
     Operation::Sdd,
     Operation::Softmax,
     Operation::Dyt,
+    Operation::SpectralNorm,
     Operation::Tev,
 ];
 

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::rows::{tensors, touch};
-use super::walk::{LAYOUTS, Walk, WalkKernels};
+use super::walk::{Deal, LAYOUTS, Walk, WalkKernels};
 use crate::device::launch::{Kernel, LaunchConfig};
 use crate::norm::arguments::Weights;
 use crate::norm::dyt::{BackwardCall, ForwardCall};
@@ -14,8 +14,6 @@ use crate::{Result, Stream, TensorMut, TensorRef};
 
 const MODULE: &str = "norm_dyt";
 
-/// Rows that a thread has in flight: `kRows` of kernels/norm/dyt.cu.
-const IN_FLIGHT: usize = 4;
 /// Blocks of a forward: twice four for each multiprocessor of an H200. No measurement chose it yet.
 const FORWARD_BLOCKS: usize = 8 * 132;
 /// Blocks of a backward, each of which leaves partial sums: the two that each multiprocessor of an
@@ -86,14 +84,14 @@ pub(in crate::norm) fn workspace_bytes(rows: usize, columns: usize) -> usize {
 }
 
 fn backward_walk(layout: Layout, rows: usize, columns: usize) -> Walk {
-    Walk::new(layout, rows, columns, IN_FLIGHT, BACKWARD_BLOCKS)
+    Walk::new(layout, rows, columns, Deal::blocks(BACKWARD_BLOCKS))
 }
 
 impl DytKernels {
     pub(in crate::norm) fn load(stream: &Stream) -> Result<Self> {
         Ok(Self {
-            forward: WalkKernels::load(stream, MODULE, "norm_dyt_forward")?,
-            backward: WalkKernels::load(stream, MODULE, "norm_dyt_backward")?,
+            forward: WalkKernels::load(stream, MODULE, "norm_dyt_forward", LAYOUTS)?,
+            backward: WalkKernels::load(stream, MODULE, "norm_dyt_backward", LAYOUTS)?,
             sums: stream.kernel(MODULE, "norm_dyt_sums")?,
         })
     }
@@ -113,7 +111,7 @@ impl DytKernels {
         alignment.add_rows(&x.input(), shape);
         alignment.add_rows(&x.output(), shape);
         let (layout, kernel) = self.forward.choose(&alignment, columns);
-        let walk = Walk::new(layout, rows, columns, IN_FLIGHT, FORWARD_BLOCKS);
+        let walk = Walk::new(layout, rows, columns, Deal::blocks(FORWARD_BLOCKS));
         let mut params = params(stream, &walk, shape, alpha, &weights);
         (params.x, params.out) = tensors(&x, shape);
         let mut reads = inputs(alpha, &weights);

@@ -6,6 +6,7 @@ mod dyt;
 mod rows;
 mod softmax;
 mod softmax_params;
+mod spectral;
 mod tev;
 mod walk;
 
@@ -22,6 +23,10 @@ use crate::{Result, Stream};
 pub(super) use dyt::{DytKernels, workspace_bytes as dyt_workspace_bytes};
 pub(super) use rows::NormKernels;
 pub(super) use softmax::SoftmaxKernels;
+pub(super) use spectral::{
+    SpectralKernels, backward_workspace_bytes as spectral_backward_workspace_bytes,
+    workspace_bytes as spectral_workspace_bytes,
+};
 pub(super) use tev::TevKernels;
 
 /// `sizeof(TeamShared)` of kernels/common/team.cuh.

@@ -9,7 +9,29 @@ use crate::{Result, Stream};
 /// Threads of a block, where rows are short: several teams share it.
 const BLOCK_THREADS: usize = 256;
 
-/// Those that kernels which walk are compiled for.
+/// What a walk is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deal {
+    /// The most threads of a run.
+    pub(super) threads: usize,
+    /// Rows that a team has at a time.
+    pub(super) rows: usize,
+    /// Blocks that there are to be, about.
+    pub(super) blocks: usize,
+}
+
+impl Deal {
+    /// For the kernels of kernels/common/walk.cuh.
+    pub(super) const fn blocks(blocks: usize) -> Self {
+        Self {
+            threads: BLOCK_THREADS,
+            rows: 4, // kWalkRows
+            blocks,
+        }
+    }
+}
+
+/// Those that the kernels of kernels/common/walk.cuh are compiled for.
 pub(super) const LAYOUTS: [Layout; 3] = [Layout::C8U1, Layout::C4U1, Layout::S4U1];
 
 /// How rows are dealt out: runs of columns to teams, slices of rows to blocks.
@@ -27,17 +49,10 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// For threads that have `in_flight` rows at a time, in about `blocks` blocks. Nothing of the
-    /// device decides: sums over a slice are the same everywhere.
-    pub(super) fn new(
-        layout: Layout,
-        rows: usize,
-        columns: usize,
-        in_flight: usize,
-        blocks: usize,
-    ) -> Self {
+    /// Nothing of the device decides: sums over a slice are the same everywhere.
+    pub(super) fn new(layout: Layout, rows: usize, columns: usize, deal: Deal) -> Self {
         let units = columns.div_ceil(layout.columns());
-        let segments = units.div_ceil(BLOCK_THREADS).max(1);
+        let segments = units.div_ceil(deal.threads).max(1);
         let wanted = units.div_ceil(segments);
         let threads = if wanted <= 32 {
             wanted.next_power_of_two()
@@ -45,13 +60,13 @@ impl Walk {
             wanted.next_multiple_of(32)
         };
         let teams = (BLOCK_THREADS / threads).max(1);
-        let rounds = rows.div_ceil(teams * in_flight);
+        let rounds = rows.div_ceil(teams * deal.rows);
         Self {
             layout,
             threads,
             teams,
             segments,
-            slices: (blocks / segments).clamp(1, rounds.max(1)),
+            slices: (deal.blocks / segments).clamp(1, rounds.max(1)),
         }
     }
 
@@ -96,13 +111,18 @@ impl Walk {
 pub(super) struct WalkKernels([(Layout, Kernel); 3]);
 
 impl WalkKernels {
-    /// Of names that begin with `stem`.
-    pub(super) fn load(stream: &Stream, module: &'static str, stem: &str) -> Result<Self> {
+    /// Of names that begin with `stem`; the last of the layouts fits any tensors.
+    pub(super) fn load(
+        stream: &Stream,
+        module: &'static str,
+        stem: &str,
+        layouts: [Layout; 3],
+    ) -> Result<Self> {
         let load = |layout: Layout| {
             let kernel = stream.kernel(module, &format!("{stem}_{}", layout.name))?;
             Ok((layout, kernel))
         };
-        let [wide, narrow, spread] = LAYOUTS;
+        let [wide, narrow, spread] = layouts;
         Ok(Self([load(wide)?, load(narrow)?, load(spread)?]))
     }
 
@@ -123,15 +143,24 @@ mod tests {
         for layout in LAYOUTS {
             for columns in [1, 7, 8, 9, 250, 2048, 2049, 4096, 5120, 50_257, 262_144] {
                 for rows in [0, 1, 5, 1000, 1_000_000] {
-                    let walk = Walk::new(layout, rows, columns, 4, 264);
-                    let run = walk.threads * layout.columns();
-                    assert!(run * walk.segments >= columns);
-                    assert!(run * (walk.segments - 1) < columns, "an empty run");
-                    assert!(walk.threads * walk.teams <= BLOCK_THREADS);
-                    assert!((walk.threads * walk.teams).is_multiple_of(32));
-                    assert!(walk.slices >= 1 && walk.blocks() <= 264.max(walk.segments));
-                    // No slice is without rows, but that of no rows at all.
-                    assert!((walk.slices - 1) * walk.teams * 4 < rows.max(1));
+                    for threads in [256, 512] {
+                        let deal = Deal {
+                            threads,
+                            ..Deal::blocks(264)
+                        };
+                        let walk = Walk::new(layout, rows, columns, deal);
+                        let run = walk.threads * layout.columns();
+                        assert!(run * walk.segments >= columns);
+                        assert!(run * (walk.segments - 1) < columns, "an empty run");
+                        assert!(walk.threads <= threads);
+                        assert!(walk.teams == 1 || walk.threads * walk.teams <= BLOCK_THREADS);
+                        assert!((walk.threads * walk.teams).is_multiple_of(32));
+                        assert!(walk.slices >= 1 && walk.blocks() <= 264.max(walk.segments));
+                        // No slice is without rows, but that of no rows at all.
+                        assert!((walk.slices - 1) * walk.teams * 4 < rows.max(1));
+                        // Sums of a row's segments lie in memory: there is one team.
+                        assert!(walk.segments == 1 || walk.teams == 1 || threads == 256);
+                    }
                 }
             }
         }
