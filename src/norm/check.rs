@@ -150,18 +150,6 @@ impl Check {
     }
 }
 
-/// Refuses a device that would need kernels of an operation.
-pub(super) fn reference_only(stream: &Stream, op: &'static str) -> Result<()> {
-    match stream.backend() {
-        Backend::Reference => Ok(()),
-        Backend::Kernels => Err(Error::unsupported(
-            op,
-            format!("{}: its kernels are to come", stream.device()),
-            "use Device::cpu()",
-        )),
-    }
-}
-
 /// A view's shape in words; its row stride where that is not the row's length.
 pub(super) fn shape_of(tensor: &TensorRef<'_>) -> String {
     if tensor.is_contiguous() {

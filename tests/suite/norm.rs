@@ -62,6 +62,7 @@ properties!(
     dyt_on_other_architectures,
     spectral_norm_shapes_and_steps,
     spectral_norm_extremes,
+    spectral_norm_long_rows,
     spectral_norm_converges,
     spectral_norm_forms_agree,
     spectral_norm_random_problems,

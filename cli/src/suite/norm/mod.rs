@@ -67,6 +67,7 @@ properties!(
     dyt::dyt_on_other_architectures: "dynamic tanh without large clusters",
     spectral::spectral_norm_shapes_and_steps: "spectral norms of each shape, step and type against the reference",
     spectral::spectral_norm_extremes: "weights with a spike, large, small and of zeros",
+    spectral::spectral_norm_long_rows: "spectral norms of rows beyond a block's registers",
     spectral::spectral_norm_converges: "sigma becomes the first singular value",
     spectral::spectral_norm_forms_agree: "forms that allocate, and that ask for less, give the same bits",
     spectral::spectral_norm_random_problems: "spectral norms drawn at random, made small when they fail",

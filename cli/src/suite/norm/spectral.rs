@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use super::super::random::drawn;
 use super::super::{Effort, Held, Workload, emulated, expect};
 use super::proofs::{
-    Budget, FLOATS, computed, device, floats, layouts, other_architectures, same_bits, scattered,
-    there, within,
+    Budget, FLOATS, computed, device, floats, is_long_for, layouts, other_architectures, same_bits,
+    scattered, there, within,
 };
 use crate::memory::download;
 use crate::norm::Operation;
@@ -87,10 +87,59 @@ pub(super) fn spectral_norm_extremes(subject: &Subject, effort: Effort) -> Resul
             }
         }
     }
+    // Products with W twice are of the weight's squared size, which single precision has no room for;
+    // rows that grow fourfold each change what there is room for again and again.
+    for (by, growth) in [(1e25, 1.0_f64), (1e-25, 1.0), (1e-12, 4.0), (1e12, 0.25)] {
+        for columns in [70, 8195] {
+            let mut case = Case::new(1, 40, columns, DType::F32);
+            case.gamma = false;
+            case.seed = 270 + index as u64;
+            let mut problem = case.problem();
+            for (at, w) in problem.w.values.iter_mut().enumerate() {
+                let factor = by * growth.powi((at / columns) as i32);
+                *w = round_to(DType::F32, *w * factor);
+            }
+            problem.name = format!("{}, times {by}, rows by {growth}", problem.name);
+            held.check(device(subject, index)?, &problem)?;
+            index += 1;
+        }
+    }
     if effort == Effort::Full {
         let mut case = Case::new(1, 700, 520, DType::Bf16);
         case.seed = 290;
         held.check(device(subject, index)?, &case.problem())?;
+    }
+    Ok(held)
+}
+
+/// Rows beyond the registers of a block, few and many; each in the types that share a kernel, and at
+/// alignments that share none.
+pub(super) fn spectral_norm_long_rows(subject: &Subject, effort: Effort) -> Result<Held, String> {
+    if let Some(skipped) = there(subject, Operation::SpectralNorm) {
+        return skipped;
+    }
+    let mut held = Held::default();
+    let mut index = 0;
+    for [batch, m, n] in [
+        [1, 3, 8192],
+        [2, 2, 8193],
+        [1, 9, 8200],
+        [1, 2, 16_388],
+        [1, 2, 60_000],
+    ] {
+        if is_long_for(subject, effort, n) {
+            continue;
+        }
+        for dtype in [DType::Bf16, DType::F32] {
+            for steps in [0, 2] {
+                let mut case = Case::new(batch, m, n, dtype);
+                case.steps = steps;
+                case.layouts[0].gap = [0, 8, 3][index % 3];
+                case.seed = 700 + index as u64;
+                held.check(device(subject, index)?, &case.problem())?;
+                index += 1;
+            }
+        }
     }
     Ok(held)
 }
@@ -343,7 +392,8 @@ pub(super) fn spectral_norm_on_other_architectures(
     }
     let mut held = Held::default();
     for (index, device) in other_architectures()?.into_iter().enumerate() {
-        for [m, n] in [[70, 90], [9, 5000]] {
+        // The last: sums of a row that no shared memory has room for.
+        for [m, n] in [[70, 90], [9, 5000], [2, 41_800]] {
             let mut case = Case::new(2, m, n, FLOATS[index]);
             case.seed = 600 + index as u64;
             held.check(&device, &case.problem())?;
