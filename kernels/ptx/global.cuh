@@ -38,8 +38,8 @@ EVENKEEL_DEVICE uint2 load_global<uint2>(const void* address) {
 #endif
 }
 
-// ld.global of 16 or 8 bytes that are read again and again and stay in L1. Volatile, so that a loop's
-// loads are not all brought forward: what they fill are registers.
+// ld.global of 16 or 8 bytes that are read again and again and stay in L1. Volatile, so that a
+// loop's loads are not all brought forward: what they fill are registers.
 template <typename C>
 EVENKEEL_DEVICE C load_cached(const void* address);
 

@@ -1,5 +1,6 @@
 //! `cargo xtask format`: one style for Rust, one for C++ and CUDA.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,6 +11,8 @@ use crate::workspace::{cargo, check, root};
 const CLANG_FORMAT: &str = "14.";
 /// Its names: by itself, and where another version is the system's own.
 const PROGRAMS: [&str; 2] = ["clang-format-14", "clang-format"];
+/// Passes over a file: what it wrote (tables in macros, mostly) it may want to write another way.
+const PASSES: usize = 8;
 
 /// Formats the repository, or with `only_check` says what is not formatted.
 pub fn run(only_check: bool) -> Result<(), String> {
@@ -29,20 +32,52 @@ pub fn run(only_check: bool) -> Result<(), String> {
         );
         return Ok(());
     };
-    let mut command = Command::new(program);
-    command.current_dir(root()).arg("--style=file");
-    command.args(if only_check {
-        &["--dry-run", "--Werror"][..]
-    } else {
-        &["-i"]
-    });
     let files = cpp_files()?;
     if files.is_empty() {
         return Ok(());
     }
+    if !only_check {
+        settle(&files, |files| {
+            let mut command = Command::new(program);
+            command.current_dir(root()).args(["--style=file", "-i"]);
+            check(command.args(files)).map_err(|_| format!("{program} failed"))
+        })?;
+    }
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command.args(["--style=file", "--dry-run", "--Werror"]);
     // Not the command itself, which names every file.
     let wrong = "C++ or CUDA sources are not formatted: run `cargo xtask format`";
     check(command.args(files)).map_err(|_| wrong.to_string())
+}
+
+/// Repeats a pass over the files that it still changes, until it changes none.
+pub fn settle(
+    files: &[PathBuf],
+    mut pass: impl FnMut(&[PathBuf]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut left = files.to_vec();
+    for _ in 0..PASSES {
+        let before = contents(&left)?;
+        pass(&left)?;
+        let after = contents(&left)?;
+        let mut changed = before.iter().zip(&after).map(|(old, new)| old != new);
+        left.retain(|_| changed.next() == Some(true));
+        if left.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(format!(
+        "formatting still changes {} after {PASSES} passes: write it another way",
+        left[0].display()
+    ))
+}
+
+fn contents(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+    let read = |file: &PathBuf| {
+        fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+    };
+    files.iter().map(read).collect()
 }
 
 fn version(program: &str) -> String {

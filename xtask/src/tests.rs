@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::build::ptxas::{self, Resources};
 use crate::build::{nvcc, sha256, sources};
+use crate::format::settle;
 
 #[test]
 fn sha256_of_the_standards_examples() {
@@ -217,4 +218,30 @@ fn the_target_directory_is_found_with_and_without_cargos_tag() {
     std::fs::write(root.join("CACHEDIR.TAG"), "# created by cargo").unwrap();
     assert_eq!(nvcc::target_directory(&out_dir), Some(root.clone()));
     std::fs::remove_dir_all(&root).unwrap();
+}
+
+/// A formatter that wants several passes, as clang-format does now and then: each takes an `x` away.
+#[test]
+fn formatting_goes_on_until_nothing_changes() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-format-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let files = ["a.cu", "b.cuh"].map(|name| folder.join(name));
+    let pass = |files: &[PathBuf]| {
+        for file in files {
+            let text = fs::read_to_string(file).unwrap();
+            fs::write(file, text.strip_suffix('x').unwrap_or(&text)).unwrap();
+        }
+        Ok(())
+    };
+    let lengths = || files.each_ref().map(|file| fs::read(file).unwrap().len());
+    fs::write(&files[0], "xxx").unwrap();
+    fs::write(&files[1], "").unwrap();
+    settle(&files, pass).unwrap();
+    assert_eq!(lengths(), [0, 0]);
+
+    fs::write(&files[1], "x".repeat(100)).unwrap();
+    let error = settle(&files, pass).unwrap_err();
+    assert!(error.contains("b.cuh"), "{error}");
+    assert_eq!(settle(&files, |_| Err("no".into())), Err("no".into()));
+    fs::remove_dir_all(folder).unwrap();
 }
