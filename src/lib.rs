@@ -22,11 +22,14 @@
 //! |---|---|---|---|---|---|
 //! | [`loss::SoftmaxLoss`] | objectives on the target's probability, value and gradient | each logit read once | read twice | the GPU's kernels | formulas in `f64` |
 //! | [`loss::LogProbs`] | log-probabilities, entropies and lse of given tokens, with a gradient | as above | as above | as above | as above |
-//! | [`norm::Norm`] | `RmsNorm` and `LayerNorm` of rows, with a fused residual | to come | to come | to come | formulas in `f64` |
-//! | [`norm::HeadNorm`] | the same of attention heads (QK-norm), with a rotary embedding | as above | as above | as above | as above |
-//! | [`norm::GatedNorm`], [`norm::Sdd`], [`norm::Dyt`] | a norm times a gate; a norm after a product; a tanh in a norm's place | as above | as above | as above | as above |
-//! | [`norm::Softmax`] | softmax, log-softmax and `StableMax` of masked rows, with their entropy | as above | as above | as above | as above |
-//! | [`norm::SpectralNorm`], [`norm::Tev`] | what bounds weights (sigmaReparam), what measures embeddings | as above | as above | as above | as above |
+//! | [`norm::Norm`], [`norm::Sdd`] | `RmsNorm` and `LayerNorm` of rows, with a fused residual; a norm after a product | each element read once | once in rows that a block holds, longer ones twice | as above | as above |
+//! | [`norm::Softmax`] | softmax, log-softmax and `StableMax` of masked rows, with their entropy | as `Norm`, what a row sees alone | likewise | as above | as above |
+//! | [`norm::HeadNorm`] | the norm of attention heads (QK-norm), with a rotary embedding | read once | as 9.0 | as above | as above |
+//! | [`norm::GatedNorm`] | a norm times a gate | once in rows that a block holds, longer ones twice | as 9.0 | as above | as above |
+//! | [`norm::Dyt`], [`norm::Tev`] | a tanh in a norm's place; what measures embeddings | read once | as 9.0 | as above | as above |
+//! | [`norm::SpectralNorm`] | what bounds weights (sigmaReparam) | the weight once a step | as 9.0 | as above | as above |
+//!
+//! How long the rows of "once" are is in the README.
 //!
 //! An operation is configured, prepared for a stream and called:
 //!

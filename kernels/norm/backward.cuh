@@ -11,6 +11,9 @@
 //
 // Traffic: each element of x, dy and, where they are, dstream or z is read once; dx, and dresidual
 // or dz, are written once. The weights' gradients add a row of fp32 a block each (column_sums.cuh).
+// At 4.3 TB/s, as forward.cuh has it, 16384 x 8192 in bf16 are 805 MB and 187 us; with dstream 1.07
+// GB and 250 us; with a gate 1.34 GB and 312 us; 16384 x 32 heads of 128, 405 MB and 94 us. These
+// are predictions: nothing of this has been measured yet.
 //
 // Mapping: as forward.cuh. A row's x and dy are on their way while the row before is worked on:
 // the sums that a thread keeps leave room for few blocks a multiprocessor.

@@ -9,7 +9,9 @@
 // 1 - t^2 has no digits left where tanh saturates. The mathematics is src/reference/norm/dyt.rs.
 //
 // Traffic: forward one read of x and one write of y; backward one read of x and dy, one write of
-// dx, and a row of partial sums a block, for each of gamma and beta.
+// dx, and a row of partial sums a block, for each of gamma and beta. At 4.3 TB/s, as
+// norm/forward.cuh has it, 16384 x 8192 in bf16 are 537 MB and 125 us, backward 805 MB and 187 us:
+// predictions, nothing of this has been measured yet.
 //
 // Mapping: nothing is summed over a row, so threads walk down the rows (common/walk.cuh) with their
 // columns' weights and sums in registers. norm_dyt_sums adds the partial sums, 32 columns a block.

@@ -9,7 +9,10 @@
 // Traffic: each element of x (and residual or gate) is read once and each of y (and the stream)
 // written once, in rows that the registers of a block or of a cluster hold; where there are no
 // clusters, longer rows are read a second time, from L2 where that holds the rows in flight.
-// Weights are read for every row and stay in L1.
+// Weights are read for every row and stay in L1. At 4.3 TB/s, nine tenths of an H200's nominal
+// bandwidth, 16384 x 8192 in bf16 are 537 MB and 125 us; with a residual 1.07 GB and 250 us; with a
+// gate 805 MB and 187 us; 16384 x 32 heads of 128, 270 MB and 63 us. These are predictions: nothing
+// of this has been measured yet.
 //
 // Mapping: a team of threads a row (common/team.cuh), a few units of 4 or 8 elements a thread
 // (common/columns.cuh), which stay packed in registers between the statistics and the result.

@@ -12,6 +12,8 @@
 //
 // Traffic: each key that a row sees is read once (to the end of its 16 bytes), each y written once,
 // in rows that the registers of a block or of a cluster hold; longer ones are read again from L2.
+// At 4.3 TB/s, as norm/forward.cuh has it, 16384 x 8192 in bf16 without a mask are 537 MB and
+// 125 us: a prediction, nothing of this has been measured yet.
 //
 // Mapping: as norm/forward.cuh. What a row does not see takes the place of -inf in the registers:
 // its share is 0 of itself.

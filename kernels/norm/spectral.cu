@@ -6,7 +6,9 @@
 // with t = W u the new u is W^T t / |W^T t| and sigma is |W^T t| / |t|.
 //
 // Traffic of a step: one read of W, and a row of fp32 partial sums a slice of W's rows, written and
-// read once. Without steps: one read of W.
+// read once. Without steps: one read of W. At 4.3 TB/s, as norm/forward.cuh has it, a step on 8192
+// x 8192 in bf16 is 134 MB and 31 us beside the partial sums: a prediction, nothing of this has
+// been measured yet.
 //
 // Mapping:
 // - norm_spectral_step_*: a block has a slice of the rows of a weight. A team of threads a row

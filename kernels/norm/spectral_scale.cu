@@ -6,7 +6,8 @@
 // Never materialised: v u^T, G W.
 //
 // Traffic: W^ one read of W and one write. Gradients: one read of W and of G for <G, W>, one more
-// of G and one write for dW.
+// of G and one write for dW. At 4.3 TB/s, as norm/forward.cuh has it, 8192 x 8192 in bf16 are 268
+// MB and 62 us, backward 537 MB and 125 us: predictions, nothing of this has been measured yet.
 //
 // Mapping: nothing is summed over a row, so threads walk down the rows (common/walk.cuh).
 // norm_spectral_dot_* leaves a sum a block, norm_spectral_ratio adds those of a weight in one
