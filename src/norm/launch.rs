@@ -389,7 +389,11 @@ impl Alignment {
 mod tests {
     use super::*;
 
-    fn available(ladder: &'static Ladder, all: &[Layout], largest_cluster: u32) -> Available<'_> {
+    fn available<'a>(
+        ladder: &'static Ladder,
+        all: &'a [Layout],
+        largest_cluster: u32,
+    ) -> Available<'a> {
         Available {
             ladder,
             block: all,
