@@ -6,11 +6,11 @@
 
 // Most threads and least blocks a multiprocessor, as norm/rows_block.cu; the backward holds two
 // tensors. No measurement chose these yet.
-#define SOFTMAX_FORWARD(K, name, chunk, units, spread, threads, blocks)      \
-  K(softmax_forward_##name, evenkeel::SoftmaxForwardParams, threads, blocks, \
+#define SOFTMAX_FORWARD(K, name, chunk, units, spread, threads, blocks)           \
+  K(norm_softmax_forward_##name, evenkeel::SoftmaxForwardParams, threads, blocks, \
     (evenkeel::softmax_forward<evenkeel::RowLayout<chunk, units, spread>, evenkeel::LocalTeam>))
-#define SOFTMAX_BACKWARD(K, name, chunk, units, spread, threads, blocks)       \
-  K(softmax_backward_##name, evenkeel::SoftmaxBackwardParams, threads, blocks, \
+#define SOFTMAX_BACKWARD(K, name, chunk, units, spread, threads, blocks)            \
+  K(norm_softmax_backward_##name, evenkeel::SoftmaxBackwardParams, threads, blocks, \
     (evenkeel::softmax_backward<evenkeel::RowLayout<chunk, units, spread>, evenkeel::LocalTeam>))
 #define SOFTMAX_KERNELS(K)                       \
   SOFTMAX_FORWARD(K, c8u2, 8, 2, false, 256, 4)  \

@@ -6,12 +6,12 @@
 #include "norm/softmax_backward.cuh"
 #include "norm/softmax_forward.cuh"
 
-#define SOFTMAX_FORWARD(K, name, chunk, units, spread, threads, blocks)              \
-  K(softmax_forward_cluster_##name, evenkeel::SoftmaxForwardParams, threads, blocks, \
+#define SOFTMAX_FORWARD(K, name, chunk, units, spread, threads, blocks)                   \
+  K(norm_softmax_forward_cluster_##name, evenkeel::SoftmaxForwardParams, threads, blocks, \
     (evenkeel::softmax_forward<evenkeel::RowLayout<chunk, units, spread>, evenkeel::ClusterTeam>))
-#define SOFTMAX_BACKWARD(K, name, chunk, units, spread, threads, blocks)               \
-  K(softmax_backward_cluster_##name, evenkeel::SoftmaxBackwardParams, threads, blocks, \
-    (evenkeel::softmax_backward<evenkeel::RowLayout<chunk, units, spread>,             \
+#define SOFTMAX_BACKWARD(K, name, chunk, units, spread, threads, blocks)                    \
+  K(norm_softmax_backward_cluster_##name, evenkeel::SoftmaxBackwardParams, threads, blocks, \
+    (evenkeel::softmax_backward<evenkeel::RowLayout<chunk, units, spread>,                  \
                                 evenkeel::ClusterTeam>))
 #define SOFTMAX_KERNELS(K)                       \
   SOFTMAX_FORWARD(K, c8u4, 8, 4, false, 256, 3)  \

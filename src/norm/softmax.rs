@@ -1,6 +1,8 @@
 //! The operation: softmax, log-softmax and `StableMax` of masked rows, and their gradients.
 
 mod arguments;
+#[cfg(all(test, feature = "emulator"))]
+mod extremes;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -118,8 +120,10 @@ impl From<SoftmaxOptions> for Softmax {
 /// - A row that sees no key is 0 throughout (its logarithm -inf); its entropy and gradient are 0. A
 ///   row that sees NaN or +inf is NaN where it sees anything, and sets
 ///   [`Status::NON_FINITE_ROW`](crate::Status::NON_FINITE_ROW).
-/// - The CPU computes in f64, kernels in f32; both round each result once. To kernels, a score or a
-///   sum of `StableMax` beyond f32's range is infinite, and so is a backward's sum over a row.
+/// - The CPU computes in f64, kernels in f32; both round each result once. To kernels, what leaves
+///   f32's range is infinite: a difference of two x, a score or the sum of `StableMax`, a backward's
+///   sum over a row.
+/// - x beyond what a row sees changes nothing; kernels read it to the end of its 16 bytes.
 #[derive(Debug)]
 pub struct PreparedSoftmax {
     options: SoftmaxOptions,

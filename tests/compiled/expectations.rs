@@ -216,4 +216,25 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &[],
         reason: "rows at any alignment go element by element",
     },
+    Expectation {
+        kernels: "norm_softmax_*_c8*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "MUFU.EX2"],
+        absent: &[],
+        reason: "rows are read and written 16 bytes at a time, and exponentials are computed where they are",
+    },
+    Expectation {
+        kernels: "norm_softmax_*_c4*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "MUFU.EX2"],
+        absent: &[],
+        reason: "rows of f32 are read and written 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "norm_softmax_*_s4*",
+        targets: &[],
+        present: &["LDG", "STG", "MUFU.EX2"],
+        absent: &["LDG.128", "STG.128"],
+        reason: "rows at any alignment go element by element",
+    },
 ];

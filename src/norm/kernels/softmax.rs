@@ -46,8 +46,8 @@ impl SoftmaxKernels {
             RowKernels::load(stream, block, Some(cluster))
         };
         Ok(Self {
-            forward: load("softmax_forward", "softmax_forward_cluster")?,
-            backward: load("softmax_backward", "softmax_backward_cluster")?,
+            forward: load("norm_softmax_forward", "norm_softmax_forward_cluster")?,
+            backward: load("norm_softmax_backward", "norm_softmax_backward_cluster")?,
         })
     }
 
