@@ -40,7 +40,8 @@ struct DytParams {
   uint32_t slices;
   uint32_t unused;
 };
-// dalpha, dgamma and dbeta from their partial sums; null where one is not asked for.
+// dalpha, dgamma and dbeta, null where one is not asked for, from their partial sums; without rows
+// there are none.
 struct DytSumsParams {
   const float* partial_dalpha;  // [blocks]
   const float* partial_dgamma;  // [slices, columns]
@@ -203,13 +204,13 @@ EVENKEEL_DEVICE void sums(const DytSumsParams& params) {
   const uint32_t column_blocks = (params.columns + 31) / 32;
   if (blockIdx.x < 2 * column_blocks) {
     const bool of_gamma = blockIdx.x < column_blocks;
-    const float* const partial = of_gamma ? params.partial_dgamma : params.partial_dbeta;
-    if (partial == nullptr) return;
-    column_sums(params, partial, of_gamma ? params.dgamma : params.dbeta,
+    float* const out = of_gamma ? params.dgamma : params.dbeta;
+    if (out == nullptr) return;
+    column_sums(params, of_gamma ? params.partial_dgamma : params.partial_dbeta, out,
                 blockIdx.x % column_blocks * 32);
     return;
   }
-  if (params.partial_dalpha == nullptr) return;
+  if (params.dalpha == nullptr) return;
   float sum = 0.0f;
   for (uint32_t b = threadIdx.x; b < params.blocks; b += blockDim.x) {
     sum += params.partial_dalpha[b];

@@ -158,16 +158,15 @@ impl DytKernels {
         reads.push(x);
         let mut writes = Vec::new();
         touch(dy, &mut reads, &mut writes);
-        let asked = workspace.is_some() && outputs.iter().any(Option::is_some);
         writes.extend(workspace);
         let config = walk.config(SCRATCH_BYTES + walk.team_sums() * size_of::<f32>());
         // SAFETY: as above; of the workspace, which dyt.rs found to have `workspace_bytes`, it writes
         // the partial sums of those gradients that are asked for, and the workspace is there then.
         unsafe { stream.launch(kernel, config, &params, &reads, &mut writes)? };
 
-        let Some(workspace) = writes.pop().filter(|_| asked) else {
+        if outputs.iter().all(Option::is_none) {
             return Ok(());
-        };
+        }
         let params = DytSumsParams {
             partial,
             sums: std::array::from_fn(|at| outputs[at].as_ref().map_or(0, TensorMut::address)),
@@ -182,18 +181,17 @@ impl DytKernels {
             cluster: 1,
             shared_bytes: SUMS_THREADS * size_of::<f32>() as u32,
         };
+        // The workspace, last of what was written; without rows there is none.
+        let reads: Vec<TensorRef<'_>> = writes
+            .last()
+            .filter(|_| rows > 0)
+            .map(TensorMut::as_ref)
+            .into_iter()
+            .collect();
         let mut writes: Vec<TensorMut<'_>> = outputs.into_iter().flatten().collect();
-        // SAFETY: it reads the partial sums that were written just now, and writes (or adds to) one
-        // number, or one a column, of each gradient that is asked for.
-        unsafe {
-            stream.launch(
-                &self.sums,
-                config,
-                &params,
-                &[workspace.as_ref()],
-                &mut writes,
-            )
-        }
+        // SAFETY: it reads the partial sums that were written just now, none without rows, and writes
+        // (or adds to) one number, or one a column, of each gradient that is asked for.
+        unsafe { stream.launch(&self.sums, config, &params, &reads, &mut writes) }
     }
 }
 
@@ -240,7 +238,8 @@ mod tests {
     fn the_workspace_is_small_beside_the_rows() {
         // 32768 rows of 4096 bf16 are 256 MiB, thrice.
         assert!(workspace_bytes(32_768, 4096) < 5 << 20);
-        assert!(workspace_bytes(0, 1) >= 12);
+        assert_eq!(workspace_bytes(0, 4096), 0);
+        assert!(workspace_bytes(1, 1) >= 12);
         assert_eq!(workspace_bytes(usize::MAX, usize::MAX), usize::MAX);
     }
 }

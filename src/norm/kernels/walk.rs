@@ -44,7 +44,7 @@ pub(super) struct Walk {
     pub(super) teams: usize,
     /// Runs that cover a row.
     pub(super) segments: usize,
-    /// Slices that the rows are dealt out to.
+    /// Slices that the rows are dealt out to; none without rows.
     pub(super) slices: usize,
 }
 
@@ -66,7 +66,7 @@ impl Walk {
             threads,
             teams,
             segments,
-            slices: (deal.blocks / segments).clamp(1, rounds.max(1)),
+            slices: (deal.blocks / segments).max(1).min(rounds),
         }
     }
 
@@ -155,9 +155,10 @@ mod tests {
                         assert!(walk.threads <= threads);
                         assert!(walk.teams == 1 || walk.threads * walk.teams <= BLOCK_THREADS);
                         assert!((walk.threads * walk.teams).is_multiple_of(32));
-                        assert!(walk.slices >= 1 && walk.blocks() <= 264.max(walk.segments));
-                        // No slice is without rows, but that of no rows at all.
-                        assert!((walk.slices - 1) * walk.teams * 4 < rows.max(1));
+                        assert!(walk.blocks() <= 264.max(walk.segments));
+                        assert_eq!(walk.slices > 0, rows > 0);
+                        // No slice is without rows.
+                        assert!(rows == 0 || (walk.slices - 1) * walk.teams * 4 < rows);
                         // Sums of a row's segments lie in memory: there is one team.
                         assert!(walk.segments == 1 || walk.teams == 1 || threads == 256);
                     }
