@@ -73,17 +73,33 @@ fn recorded() -> Result<Vec<Value>, String> {
     .collect()
 }
 
+/// The newest rows of each device and family: a run of one family leaves the others' to older runs.
 fn newest_of_each_device(mut runs: Vec<Value>) -> Vec<Value> {
     // ISO dates sort as text.
     runs.sort_by(|a, b| text(b, "/date").cmp(text(a, "/date")));
     let mut newest: Vec<Value> = Vec::new();
-    for run in runs {
-        if newest
+    for mut run in runs {
+        let of_device: Vec<&Value> = newest
             .iter()
-            .all(|other| text(other, "/device/name") != text(&run, "/device/name"))
-        {
-            newest.push(run);
+            .filter(|other| text(other, "/device/name") == text(&run, "/device/name"))
+            .collect();
+        if !of_device.is_empty() {
+            let newer = of_device.iter().flat_map(|other| rows(other));
+            let kept: Vec<Value> = rows(&run)
+                .iter()
+                .filter(|row| {
+                    newer
+                        .clone()
+                        .all(|other| text(other, "/op") != text(row, "/op"))
+                })
+                .cloned()
+                .collect();
+            if kept.is_empty() {
+                continue;
+            }
+            run["rows"] = kept.into();
         }
+        newest.push(run);
     }
     newest
 }
@@ -198,8 +214,12 @@ fn shape(row: &Value) -> String {
     let Some(shape) = row.get("shape").and_then(Value::as_object) else {
         return String::new();
     };
-    shape
-        .iter()
+    // An object's order is lost; the outermost dimension comes first.
+    let place = |name: &str| ["tokens", "heads"].iter().position(|first| *first == name);
+    let mut sizes: Vec<_> = shape.iter().collect();
+    sizes.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));
+    sizes
+        .into_iter()
         .map(|(name, size)| format!("{name} {size}"))
         .collect::<Vec<_>>()
         .join(", ")
@@ -258,6 +278,8 @@ mod tests {
                  "us": {"median": 100.0, "p10": 99.0, "p90": 101.5}, "gbs": 3000.0, "of_ceiling": 0.75,
                  "peers": [{"name": "torch", "us": {"median": 250.0}}]},
                 {"op": "linear-loss", "us": {"median": 5.0}},
+                {"op": "norm", "variant": "qk-norm forward", "shape": {"tokens": 8, "heads": 32, "head_dim": 64}, "dtype": "bf16",
+                 "us": {"median": 7.0, "p10": 6.0, "p90": 8.0}, "peers": []},
             ],
         })
     }
@@ -278,6 +300,9 @@ mod tests {
         let table = table(&[run()], "loss=ab norm=bb");
         let row = "| loss nll † | tokens 8, vocab 32000 | bf16 | 100 (99.0-102) | 3000 GB/s | 75% | torch 250 (2.50x) |";
         assert!(table.contains(row), "{table}");
+        let heads =
+            "| norm qk-norm forward | tokens 8, heads 32, head_dim 64 | bf16 | 7.00 (6.00-8.00) |";
+        assert!(table.contains(heads), "{table}");
         assert!(
             table.starts_with(
                 "H200 sm_90, driver 580.1, CUDA 13.0, 2026-01-02, device copy 4000 GB/s\n"
@@ -306,5 +331,22 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["2026-01-02", "2025-01-01"]
         );
+    }
+
+    #[test]
+    fn a_newer_run_of_one_family_leaves_the_others_rows() {
+        let newer = serde_json::json!({
+            "date": "2026-02-01", "device": {"name": "H200"}, "rows": [{"op": "norm"}, {"op": "norm"}],
+        });
+        let shown: Vec<Vec<String>> = newest_of_each_device(vec![run(), newer])
+            .iter()
+            .map(|run| {
+                rows(run)
+                    .iter()
+                    .map(|row| text(row, "/op").into())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(shown, [vec!["norm", "norm"], vec!["loss", "linear-loss"]]);
     }
 }
