@@ -55,35 +55,55 @@ impl FromStr for Kind {
     }
 }
 
-/// Tokens and vocabulary.
+/// The size of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows.
-    pub tokens: usize,
-    /// Classes.
-    pub vocab: usize,
+pub enum Shape {
+    /// A matrix.
+    Rows {
+        /// Rows.
+        tokens: usize,
+        /// Classes, or columns.
+        width: usize,
+    },
+    /// Attention heads.
+    Heads {
+        /// Tokens.
+        tokens: usize,
+        /// Heads of a token.
+        heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
 }
 
 impl FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text
-            .split_once('x')
-            .map(|(tokens, vocab)| (tokens.parse(), vocab.parse()));
-        match parts {
-            // Their product fits 64 bits many times over; whether memory holds it is the device's word.
-            Some((Ok(tokens), Ok(vocab)))
-                if (1..=1 << 24).contains(&tokens) && (1..=1 << 24).contains(&vocab) =>
-            {
-                Ok(Self { tokens, vocab })
-            }
-            _ => Err("a shape is TOKENSxVOCAB, both from 1 to 16777216, as 8192x128256".into()),
+        // Their product fits 64 bits; whether memory holds it is the device's word.
+        let size = |part: &str| {
+            let size = part.parse().ok()?;
+            (1..=1_usize << 24).contains(&size).then_some(size)
+        };
+        let heads_fit = |heads: usize, head_dim: usize| heads.max(head_dim) <= 1 << 16;
+        let sizes: Option<Vec<usize>> = text.split('x').map(size).collect();
+        match sizes.as_deref() {
+            Some(&[tokens, width]) => Ok(Self::Rows { tokens, width }),
+            Some(&[tokens, heads, head_dim]) if heads_fit(heads, head_dim) => Ok(Self::Heads {
+                tokens,
+                heads,
+                head_dim,
+            }),
+            _ => Err(
+                "a shape is TOKENSxVOCAB or TOKENSxWIDTH, both from 1 to 16777216, as 8192x128256, or \
+                 TOKENSxHEADSxHEAD_DIM, the last two to 65536, as 8192x32x128"
+                    .into(),
+            ),
         }
     }
 }
 
-/// A type of logits.
+/// A type of logits or of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Float(pub DType);
 
@@ -95,7 +115,7 @@ impl FromStr for Float {
             .into_iter()
             .find(|dtype| dtype.name() == text)
             .map(Self)
-            .ok_or_else(|| "the types of logits are: bf16, f16, f32".into())
+            .ok_or_else(|| "the types are: bf16, f16, f32".into())
     }
 }
 
@@ -126,9 +146,17 @@ mod tests {
     fn words_are_read_and_others_refused() {
         assert_eq!(
             "8192x128256".parse(),
-            Ok(Shape {
+            Ok(Shape::Rows {
                 tokens: 8192,
-                vocab: 128_256
+                width: 128_256
+            })
+        );
+        assert_eq!(
+            "8192x32x128".parse(),
+            Ok(Shape::Heads {
+                tokens: 8192,
+                heads: 32,
+                head_dim: 128
             })
         );
         for text in [
@@ -140,7 +168,9 @@ mod tests {
             "-1x5",
             "99999999999x2",
             "axb",
-            "2x3x4",
+            "2x3x",
+            "2x99999x4",
+            "2x3x4x5",
         ] {
             assert!(text.parse::<Shape>().is_err(), "{text}");
         }

@@ -50,10 +50,10 @@ struct Bench {
     /// cpu, emulated or cuda; the best that is here without it
     #[arg(long)]
     device: Option<choose::Kind>,
-    /// The operation family: loss
-    #[arg(long, default_value = "loss")]
-    op: choose::Op,
-    /// TOKENSxVOCAB, as 8192x128256; may be given again
+    /// The operation family, loss or norm; all without it
+    #[arg(long)]
+    op: Option<choose::Op>,
+    /// TOKENSxVOCAB or TOKENSxWIDTH, as 8192x128256, or TOKENSxHEADSxHEAD_DIM; may be given again
     #[arg(long)]
     shape: Vec<choose::Shape>,
     /// bf16, f16 or f32; may be given again
@@ -62,7 +62,7 @@ struct Bench {
     /// Fewer shapes and repetitions
     #[arg(long)]
     quick: bool,
-    /// Leave out PyTorch and Liger
+    /// Leave out PyTorch and other software
     #[arg(long)]
     no_peers: bool,
     /// Write the run here
@@ -99,16 +99,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             mutate: options.mutate,
             quick: options.quick,
         }),
-        Command::Bench(options) if options.op != choose::Op::Loss => {
-            Err(format!("bench has no rows of {} yet", options.op))
-        }
         Command::Bench(options) => bench::run(&bench::Options {
             device: options.device.map(|kind| kind.0),
-            shapes: options
-                .shape
-                .into_iter()
-                .map(|shape| (shape.tokens, shape.vocab))
-                .collect(),
+            op: options.op,
+            shapes: options.shape,
             dtypes: options.dtype.into_iter().map(|float| float.0).collect(),
             quick: options.quick,
             peers: !options.no_peers,

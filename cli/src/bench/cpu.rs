@@ -1,27 +1,21 @@
-//! On the CPU: the fused operation beside the unfused pipeline, both in f64, in the same process.
+//! On the CPU: how things are timed, and what its memory moves.
 
 use std::time::{Duration, Instant};
 
-use evenkeel::loss::Objective;
-use evenkeel::reference::loss::{Probability, objective};
-use evenkeel::{Buffer, DType, Device, Element, Error, Result, Stream};
-use half::{bf16, f16};
+use evenkeel::Result;
 use rayon::prelude::*;
 
-use super::record::{Ceilings, Peer, Row, ShapeOf, Times};
-use super::work::Work;
-use crate::loss::Mode;
-use crate::memory::upload;
-use crate::random::Random;
+use super::record::{Ceilings, Times};
 
-/// Repetitions of one measurement: at least three, at most fifteen, within this time.
-const PATIENCE: Duration = Duration::from_millis(900);
-
-/// Microseconds of each repetition, after one that is not counted.
-fn repeat(mut once: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+/// Microseconds of each repetition, after one that is not counted: at least three, at most fifteen,
+/// within `patience`.
+///
+/// # Errors
+/// What is timed gives.
+pub fn repeat(patience: Duration, mut once: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
     once()?;
     let (mut us, begun) = (Vec::new(), Instant::now());
-    while us.len() < 3 || (us.len() < 15 && begun.elapsed() < PATIENCE) {
+    while us.len() < 3 || (us.len() < 15 && begun.elapsed() < patience) {
         let started = Instant::now();
         once()?;
         us.push(started.elapsed().as_secs_f64() * 1e6);
@@ -29,190 +23,22 @@ fn repeat(mut once: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
     Ok(us)
 }
 
-/// One shape in one type: its rows, and the bandwidth of a copy of as many bytes.
+/// A copy and a read of this many bytes on all cores.
 ///
 /// # Errors
-/// The library's.
-pub fn measure(works: &[Work], shape: ShapeOf, dtype: DType) -> Result<(Vec<Row>, Ceilings)> {
-    match dtype {
-        DType::Bf16 => typed::<bf16>(works, shape),
-        DType::F16 => typed::<f16>(works, shape),
-        _ => typed::<f32>(works, shape),
-    }
-}
-
-fn typed<T: Element>(works: &[Work], shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
-    let stream = Device::cpu().stream()?;
-    let data = Data::<T>::new(&stream, shape)?;
-    let ceilings = bandwidths(shape.tokens * shape.vocab * T::DTYPE.size())?;
-    let mut rows = Vec::new();
-    for work in works {
-        let fused = fused(&stream, work, &data, shape)?;
-        let unfused = repeat(|| {
-            unfused(work, &data, shape);
-            Ok(())
-        })?;
-        let bytes = work.bytes(shape, T::DTYPE);
-        let us = Times::of(fused);
-        let gbs = us.map(|us| bytes as f64 / us.median / 1e3);
-        let ceiling = if work.mode == Mode::Forward {
-            ceilings.read_gbs
-        } else {
-            ceilings.copy_gbs
-        };
-        rows.push(Row {
-            op: "loss".into(),
-            variant: work.name(),
-            shape,
-            dtype: T::DTYPE.to_string(),
-            us,
-            bytes,
-            gbs,
-            of_ceiling: gbs.zip(ceiling).map(|(gbs, ceiling)| gbs / ceiling),
-            peers: Times::of(unfused)
-                .map(|us| Peer {
-                    name: "unfused".into(),
-                    version: "f64".into(),
-                    us,
-                })
-                .into_iter()
-                .collect(),
-            ..Row::default()
-        });
-    }
-    Ok((rows, ceilings))
-}
-
-struct Data<T> {
-    host: Vec<T>,
-    labels: Vec<i64>,
-    logits: Buffer,
-    targets: Buffer,
-}
-
-impl<T: Element> Data<T> {
-    fn new(stream: &Stream, shape: ShapeOf) -> Result<Self> {
-        let mut random = Random::new(5);
-        let count = shape.tokens * shape.vocab;
-        let mut values: Vec<f64> = Vec::new();
-        values
-            .try_reserve_exact(count)
-            .map_err(|_| Error::OutOfMemory {
-                bytes: count as u64 * 8,
-            })?;
-        values.extend((0..count).map(|_| 3.0 * random.normal()));
-        let labels: Vec<i64> = (0..shape.tokens)
-            .map(|_| random.below(shape.vocab as u64) as i64)
-            .collect();
-        Ok(Self {
-            logits: upload(stream, T::DTYPE, &[shape.tokens, shape.vocab], &values)?,
-            host: values.into_iter().map(T::from_f64).collect(),
-            targets: stream.upload(&[shape.tokens], &labels)?,
-            labels,
-        })
-    }
-}
-
-fn fused<T: Element>(
-    stream: &Stream,
-    work: &Work,
-    data: &Data<T>,
-    shape: ShapeOf,
-) -> Result<Vec<f64>> {
-    let op = work.op().prepare(stream)?;
-    let mut gradient = stream.zeros(T::DTYPE, &[shape.tokens, shape.vocab])?;
-    repeat(|| {
-        let (logits, targets) = (data.logits.view(), data.targets.view());
-        let result = if work.mode == Mode::Forward {
-            op.forward(logits, targets)?
-        } else {
-            op.forward_backward(logits, gradient.view_mut(), targets)?
-        };
-        std::hint::black_box(result.read()?);
-        Ok(())
-    })
-}
-
-/// What a program does without a fused operation: the softmax stored, its logarithm stored, the
-/// targets' gathered, the gradient a pass of its own; each pass parallel over rows, in f64.
-fn unfused<T: Element>(work: &Work, data: &Data<T>, shape: ShapeOf) {
-    let vocab = shape.vocab;
-    let wide: Vec<f64> = data.host.par_iter().map(|x| x.to_f64()).collect();
-    let mut p = vec![0.0; wide.len()];
-    p.par_chunks_mut(vocab)
-        .zip(wide.par_chunks(vocab))
-        .for_each(|(p, z)| {
-            let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let mut sum = 0.0;
-            for (p, z) in p.iter_mut().zip(z) {
-                *p = (z - max).exp();
-                sum += *p;
-            }
-            p.iter_mut().for_each(|p| *p /= sum);
-        });
-    let log_p: Vec<f64> = p.par_iter().map(|p| p.ln()).collect();
-    let values: Vec<(f64, f64)> = data
-        .labels
-        .iter()
-        .enumerate()
-        .map(|(token, &label)| {
-            value(
-                work.objective,
-                log_p[token * vocab + label as usize],
-                &p[token * vocab..(token + 1) * vocab],
-            )
-        })
-        .collect();
-    let loss: f64 = values.iter().map(|(f, _)| f).sum::<f64>() / shape.tokens as f64;
-    std::hint::black_box(loss);
-    if work.mode == Mode::Forward {
-        return;
-    }
-    let scale = 1.0 / shape.tokens as f64;
-    let mut gradient = vec![T::from_f64(0.0); p.len()];
-    gradient
-        .par_chunks_mut(vocab)
-        .zip(p.par_chunks(vocab))
-        .enumerate()
-        .for_each(|(token, (out, p))| {
-            let factor = values[token].1 * scale;
-            for (out, p) in out.iter_mut().zip(p) {
-                *out = T::from_f64(factor * p);
-            }
-            let label = data.labels[token] as usize;
-            out[label] = T::from_f64(factor * (p[label] - 1.0));
-        });
-    std::hint::black_box(gradient);
-}
-
-fn value(which: Objective, lp: f64, p: &[f64]) -> (f64, f64) {
-    let sum_p2 = if which == Objective::Deft {
-        p.iter().map(|p| p * p).sum()
-    } else {
-        0.0
-    };
-    let at = Probability {
-        lp,
-        one_minus_p: 1.0 - lp.exp(),
-        sum_p2,
-    };
-    let value = objective(which, at);
-    (value.f, value.g)
-}
-
-/// A copy and a read of this many bytes on all cores.
-fn bandwidths(bytes: usize) -> Result<Ceilings> {
+/// None.
+pub fn bandwidths(patience: Duration, bytes: usize) -> Result<Ceilings> {
     const CHUNK: usize = 1 << 15;
     let from = vec![1_u64; bytes.div_ceil(8).max(1)];
     let mut to = vec![0_u64; from.len()];
-    let copy = repeat(|| {
+    let copy = repeat(patience, || {
         to.par_chunks_mut(CHUNK)
             .zip(from.par_chunks(CHUNK))
             .for_each(|(to, from)| to.copy_from_slice(from));
         std::hint::black_box(&mut to);
         Ok(())
     })?;
-    let read = repeat(|| {
+    let read = repeat(patience, || {
         let sum: u64 = from
             .par_chunks(CHUNK)
             .map(|part| part.iter().fold(0, |a: u64, &b| a.wrapping_add(b)))

@@ -5,12 +5,9 @@ use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
 use evenkeel::interop::cudarc::driver::{CudaStream, DriverError, result, sys};
-use evenkeel::loss::{Counts, LossInputs, LossOutputs};
 use evenkeel::{Buffer, DType, Device, Error, Event, Result, Stream};
 
-use super::record::{Ceilings, Row, ShapeOf, Times};
-use super::work::Work;
-use crate::loss::Mode;
+use super::record::{Ceilings, Times};
 use crate::memory::upload;
 use crate::random::Random;
 
@@ -19,7 +16,7 @@ const PTX: &str = concat!(include_str!("bandwidth.ptx"), "\0");
 /// Written before each repetition: more than twice the L2 cache of any GPU there is (126 MB).
 const FLUSH_BYTES: usize = 320 << 20;
 
-/// Random logits that are drawn once and laid end to end; prime, so that rows differ.
+/// Random values that are drawn once and laid end to end; prime, so that rows differ.
 const POOL: usize = (1 << 22) + 15;
 
 /// A GPU to measure on.
@@ -86,21 +83,47 @@ impl Gpu {
             .map_err(|error| driver("cuMemsetD8Async", error))
     }
 
-    /// Copies `bytes` from one buffer to another, in the stream's turn.
-    fn duplicate(&self, from: &Buffer, to: &mut Buffer, offset: usize, bytes: usize) -> Result<()> {
+    /// Its stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Copies `bytes` of one buffer to another, each from its offset on, in the stream's turn.
+    fn duplicate(
+        &self,
+        (from, begin): (&Buffer, usize),
+        (to, offset): (&mut Buffer, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let size = |buffer: &Buffer| buffer.elements() * buffer.dtype().size();
+        assert!(
+            begin + bytes <= size(from) && offset + bytes <= size(to),
+            "a copy ends outside of its buffers"
+        );
         let (source, target) = (
-            from.view().address(),
+            from.view().address() + begin as u64,
             to.view_mut().address() + offset as u64,
         );
-        debug_assert!(offset + bytes <= to.elements() * to.dtype().size());
         // SAFETY: both ranges lie within their buffers, which were made on this stream and outlive
         // its work, since freeing a buffer takes its turn in the stream too.
         unsafe { result::memcpy_dtod_async(target, source, bytes, self.raw.cu_stream()) }
             .map_err(|error| driver("cuMemcpyDtoDAsync", error))
     }
 
+    /// All of one buffer to another of its size.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn restore(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        self.duplicate((from, 0), (to, 0), from.elements() * from.dtype().size())
+    }
+
     /// Microseconds of each repetition of `work`; `before` is not timed.
-    fn time(
+    ///
+    /// # Errors
+    /// Those of both, and the driver's.
+    pub fn time(
         &self,
         mut before: impl FnMut() -> Result<()>,
         mut work: impl FnMut() -> Result<()>,
@@ -154,7 +177,7 @@ impl Gpu {
         let from = self.stream.zeros(DType::U8, &[bytes])?;
         let mut to = self.stream.zeros(DType::U8, &[bytes])?;
         let nothing = || Ok(());
-        let by_driver = self.time(nothing, || self.duplicate(&from, &mut to, 0, bytes))?;
+        let by_driver = self.time(nothing, || self.restore(&from, &mut to))?;
         let address = to.view_mut().address();
         let by_kernel = self.time(nothing, || {
             self.bandwidth_kernel(self.copy, &from, address, bytes)
@@ -174,124 +197,32 @@ impl Gpu {
         })
     }
 
-    /// Random logits of this shape.
-    fn logits(&self, shape: ShapeOf, dtype: DType) -> Result<Buffer> {
-        let mut random = Random::new(3);
-        let pool: Vec<f64> = (0..POOL.min(shape.tokens * shape.vocab))
-            .map(|_| 3.0 * random.normal())
-            .collect();
-        let pool = upload(&self.stream, dtype, &[pool.len()], &pool)?;
-        let mut logits = self
-            .stream
-            .uninitialised(dtype, &[shape.tokens, shape.vocab])?;
-        let (whole, piece) = (
-            logits.elements() * dtype.size(),
-            pool.elements() * dtype.size(),
-        );
-        for offset in (0..whole).step_by(piece) {
-            self.duplicate(&pool, &mut logits, offset, piece.min(whole - offset))?;
-        }
-        self.stream.synchronize()?;
-        Ok(logits)
-    }
-
-    /// One shape in one type: a row for each work.
+    /// Normally distributed values that [`fill`](Self::fill) draws from: `most` at most.
     ///
     /// # Errors
-    /// The library's and the driver's; [`Error::OutOfMemory`] among them.
-    pub fn measure(
-        &self,
-        works: &[Work],
-        shape: ShapeOf,
-        dtype: DType,
-        ceilings: &Ceilings,
-    ) -> Result<Vec<Row>> {
-        let pristine = self.logits(shape, dtype)?;
-        let mut random = Random::new(4);
-        let labels: Vec<i64> = (0..shape.tokens)
-            .map(|_| random.below(shape.vocab as u64) as i64)
+    /// The driver's.
+    pub fn pool(&self, dtype: DType, most: usize, deviation: f64) -> Result<Buffer> {
+        let mut random = Random::new(3);
+        let values: Vec<f64> = (0..POOL.min(most))
+            .map(|_| deviation * random.normal())
             .collect();
-        let targets = self.stream.upload(&[shape.tokens], &labels)?;
-        // The gradient apart; in place: the logits, restored each time.
-        let mut memory = self
-            .stream
-            .uninitialised(dtype, &[shape.tokens, shape.vocab])?;
-        let mut rows = Vec::new();
-        for work in works {
-            let us = Times::of(self.repeat(work, &pristine, &targets, &mut memory)?);
-            let bytes = work.bytes(shape, dtype);
-            let gbs = us.map(|us| bytes as f64 / us.median / 1e3);
-            let ceiling = if work.mode == Mode::Forward {
-                ceilings.read_gbs
-            } else {
-                ceilings.copy_gbs
-            };
-            rows.push(Row {
-                op: "loss".into(),
-                variant: work.name(),
-                shape,
-                dtype: dtype.to_string(),
-                us,
-                bytes,
-                gbs,
-                of_ceiling: gbs.zip(ceiling).map(|(gbs, ceiling)| gbs / ceiling),
-                ..Row::default()
-            });
-        }
-        self.stream.check()?;
-        Ok(rows)
+        upload(&self.stream, dtype, &[values.len()], &values)
     }
 
-    fn repeat(
-        &self,
-        work: &Work,
-        pristine: &Buffer,
-        targets: &Buffer,
-        memory: &mut Buffer,
-    ) -> Result<Vec<f64>> {
-        let op = work.op().prepare(&self.stream)?;
-        let tokens = targets.elements();
-        let mut workspace = self
-            .stream
-            .uninitialised(DType::U8, &[op.workspace_bytes(tokens)])?;
-        let mut loss = self.stream.zeros(DType::F32, &[1])?;
-        let mut counts = self.stream.zeros(DType::U32, &[size_of::<Counts>() / 4])?;
-        let mut statistics = Vec::new();
-        if work.statistics {
-            for statistic in evenkeel::loss::Statistic::ALL {
-                statistics.push((statistic, self.stream.zeros(statistic.dtype(), &[tokens])?));
-            }
+    /// A tensor of the pool's values, again and again, the first of them `begin`.
+    ///
+    /// # Errors
+    /// The driver's; [`Error::OutOfMemory`] among them.
+    pub fn fill(&self, pool: &Buffer, shape: &[usize], begin: usize) -> Result<Buffer> {
+        let size = pool.dtype().size();
+        let mut tensor = self.stream.uninitialised(pool.dtype(), shape)?;
+        let (whole, piece) = (tensor.elements() * size, pool.elements() * size);
+        let (mut from, mut to) = (begin * size % piece.max(1), 0);
+        while to < whole {
+            let bytes = (piece - from).min(whole - to);
+            self.duplicate((pool, from), (&mut tensor, to), bytes)?;
+            (from, to) = (0, to + bytes);
         }
-        let bytes = pristine.elements() * pristine.dtype().size();
-        // Both closures of `time` use the memory, in turn.
-        let memory = std::cell::RefCell::new(memory);
-        let restore = || {
-            if work.mode == Mode::InPlace {
-                self.duplicate(pristine, &mut memory.borrow_mut(), 0, bytes)?;
-            }
-            Ok(())
-        };
-        self.time(restore, || {
-            let mut memory = memory.borrow_mut();
-            let inputs = LossInputs::new(targets.view());
-            let mut outputs = LossOutputs::new(workspace.view_mut())
-                .loss(loss.view_mut())
-                .counts(counts.view_mut());
-            for (statistic, values) in &mut statistics {
-                outputs = outputs.statistic(*statistic, values.view_mut());
-            }
-            match work.mode {
-                Mode::Forward => op.forward_into(pristine.view(), &inputs, &mut outputs),
-                Mode::InPlace => {
-                    op.forward_backward_in_place_into(memory.view_mut(), &inputs, &mut outputs)
-                }
-                _ => op.forward_backward_into(
-                    pristine.view(),
-                    memory.view_mut(),
-                    &inputs,
-                    &mut outputs,
-                ),
-            }
-        })
+        Ok(tensor)
     }
 }

@@ -3,30 +3,35 @@
 mod conditions;
 mod cpu;
 mod cuda;
-mod emulated;
+mod loss;
+mod norm;
 mod peers;
 mod plot;
 pub mod record;
 mod table;
-mod work;
 
 use std::path::{Path, PathBuf};
 
 use evenkeel::device::Build;
 use evenkeel::{DType, Device, DeviceKind, Error};
 
-use self::record::{Ceilings, DeviceInfo, Row, Run, SCHEMA, ShapeOf, now};
-use crate::loss::cases::{TOKENS, VOCABULARIES};
-use crate::verify::progress;
+use self::record::{Ceilings, DeviceInfo, Run, SCHEMA, now};
+use crate::choose::{Op, Shape};
+
+/// The copy rate that predictions assume, in bytes a nanosecond: nine tenths of the 4.8 TB/s that an
+/// H200 nominally has. No run of this project has measured it.
+const ASSUMED_GBS: f64 = 4300.0;
 
 /// What to measure.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The kind of device; the best there is without one.
     pub device: Option<DeviceKind>,
-    /// Tokens and vocabularies; the real ones without any.
-    pub shapes: Vec<(usize, usize)>,
-    /// Types of logits; bf16 (and f32 where there is time) without any.
+    /// The operation family; all without one.
+    pub op: Option<Op>,
+    /// Sizes, each for the rows that have such a one; the real ones without any.
+    pub shapes: Vec<Shape>,
+    /// Types of logits and rows; bf16 (and f32 where there is time) without any.
     pub dtypes: Vec<DType>,
     /// Fewer shapes and repetitions.
     pub quick: bool,
@@ -42,6 +47,14 @@ pub struct Options {
     pub max_slowdown: f64,
 }
 
+impl Options {
+    fn families(&self) -> impl Iterator<Item = Op> {
+        Op::ALL
+            .into_iter()
+            .filter(|op| self.op.is_none_or(|wanted| wanted == *op))
+    }
+}
+
 /// Measures, prints, writes. False when something is slower than the baseline allows.
 ///
 /// # Errors
@@ -51,6 +64,13 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let baseline = options.baseline.as_deref().map(Run::read).transpose()?;
     for path in [&options.json, &options.plot].into_iter().flatten() {
         has_folder(path)?;
+    }
+    let matrix = |shape: &Shape| matches!(shape, Shape::Rows { .. });
+    if options.op == Some(Op::Loss)
+        && !options.shapes.is_empty()
+        && !options.shapes.iter().any(matrix)
+    {
+        return Err("a loss has shapes TOKENSxVOCAB".into());
     }
     let device = open(options.device).map_err(|error| error.to_string())?;
     let run = measure(&device, options).map_err(|error| error.to_string())?;
@@ -132,37 +152,39 @@ fn pick<T: Clone>(given: &[T], otherwise: &[T]) -> Vec<T> {
     }
 }
 
-/// Shapes with so many tokens, or those given.
-fn shapes(
-    options: &Options,
-    vocabularies: &[usize],
-    tokens: impl Fn(usize) -> usize,
-) -> Vec<ShapeOf> {
-    if options.shapes.is_empty() {
-        return vocabularies
-            .iter()
-            .map(|&vocab| ShapeOf {
-                tokens: tokens(vocab),
-                vocab,
-            })
-            .collect();
+/// The bytes of the largest tensor so far, whose ceilings the run shows.
+#[derive(Debug, Default)]
+struct Largest(usize);
+
+impl Largest {
+    fn keep(&mut self, run: &mut Run, bytes: usize, ceilings: Ceilings) {
+        if bytes >= self.0 {
+            (self.0, run.ceilings) = (bytes, ceilings);
+        }
     }
-    options
-        .shapes
-        .iter()
-        .map(|&(tokens, vocab)| ShapeOf { tokens, vocab })
-        .collect()
 }
 
-/// About two million logits a shape: a minute in all on two cores.
+impl Run {
+    /// What was measured, or nothing and a note where the device's memory does not hold it.
+    fn unless_too_large<T>(
+        &mut self,
+        what: &str,
+        measured: evenkeel::Result<T>,
+    ) -> evenkeel::Result<Option<T>> {
+        match measured {
+            Ok(measured) => Ok(Some(measured)),
+            Err(Error::OutOfMemory { bytes }) => {
+                let note = format!("{what} skipped: {bytes} bytes do not fit");
+                self.notes.push(note);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A minute and a half in all on two cores.
 fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
-    const LOGITS: usize = 1 << 21;
-    let vocabularies = if options.quick {
-        &VOCABULARIES[..2]
-    } else {
-        &VOCABULARIES[..]
-    };
-    let shapes = shapes(options, vocabularies, |vocab| (LOGITS / vocab).max(1));
     run.device.name = format!(
         "{}, {} threads",
         run.device.name,
@@ -171,54 +193,27 @@ fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
     run.notes.push(
         "the CPU device computes the formulas in f64: it is the oracle, and no measure of the kernels".into(),
     );
-    if options.shapes.is_empty() {
-        run.notes.push(format!(
-            "tokens reduced to about {LOGITS} logits a shape (training has {} to {}); --shape takes others",
-            TOKENS[0], TOKENS[2]
-        ));
-    }
-    let dtypes = pick(&options.dtypes, &[DType::Bf16]);
-    let bar = progress((shapes.len() * dtypes.len()) as u64);
-    for &dtype in &dtypes {
-        for (index, &shape) in shapes.iter().enumerate() {
-            // The family's members once: they differ by a few operations a row.
-            let works = work::apart(&work::works(index == 0 && !options.quick));
-            bar.set_message(format!("{}x{} {dtype}", shape.tokens, shape.vocab));
-            let (rows, ceilings) = cpu::measure(&works, shape, dtype)?;
-            run.ceilings = ceilings;
-            run.rows.extend(rows);
-            bar.inc(1);
+    let mut largest = Largest::default();
+    for family in options.families() {
+        match family {
+            Op::Loss => loss::on_cpu(options, run, &mut largest)?,
+            Op::Norm => norm::on_cpu(options, run, &mut largest)?,
         }
     }
-    bar.finish_and_clear();
     Ok(())
 }
 
 fn on_emulator(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Result<()> {
-    let vocabularies = if options.quick {
-        &VOCABULARIES[..2]
-    } else {
-        &VOCABULARIES[..]
-    };
-    let shapes = shapes(options, vocabularies, |_| TOKENS[1]);
     run.notes.push(format!(
-        "nothing is timed on the emulator: bytes of {} rows, scaled to the batch; the microseconds are PREDICTIONS \
-         of a device that moves {} GB/s",
-        emulated::TOKENS,
-        emulated::ASSUMED_GBS
+        "nothing is timed on the emulator: the microseconds are PREDICTIONS of a device that moves \
+         {ASSUMED_GBS} GB/s"
     ));
-    let works = work::works(false);
-    let dtypes = pick(&options.dtypes, &[DType::Bf16]);
-    let bar = progress((shapes.len() * dtypes.len()) as u64);
-    for &dtype in &dtypes {
-        for &shape in &shapes {
-            bar.set_message(format!("{} {dtype}", shape.vocab));
-            run.rows
-                .extend(emulated::measure(device, &works, shape, dtype)?);
-            bar.inc(1);
+    for family in options.families() {
+        match family {
+            Op::Loss => loss::on_emulator(device, options, run)?,
+            Op::Norm => norm::on_emulator(device, options, run)?,
         }
     }
-    bar.finish_and_clear();
     Ok(())
 }
 
@@ -232,88 +227,78 @@ fn on_cuda(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Resul
         }
     };
     note_conditions(run);
-    let bar = progress(0);
-    for (shape, dtype, family) in cuda_grid(options) {
-        bar.inc_length(1);
-        bar.set_message(format!("{}x{} {dtype}", shape.tokens, shape.vocab));
-        let bytes = shape.tokens * shape.vocab * dtype.size();
-        let measured = gpu.ceilings(bytes).and_then(|ceilings| {
-            Ok((
-                gpu.measure(&work::works(family), shape, dtype, &ceilings)?,
-                ceilings,
-            ))
-        });
-        match measured {
-            Ok((rows, ceilings)) => {
-                largest(run, &rows, bytes, ceilings);
-                run.rows.extend(rows);
-            }
-            Err(Error::OutOfMemory { bytes }) => run.notes.push(format!(
-                "{}x{} {dtype} skipped: {bytes} bytes do not fit",
-                shape.tokens, shape.vocab
-            )),
-            Err(error) => return Err(error),
+    let mut largest = Largest::default();
+    for family in options.families() {
+        match family {
+            Op::Loss => loss::on_cuda(&gpu, options, run, &mut largest)?,
+            Op::Norm => norm::on_cuda(&gpu, options, run, &mut largest)?,
         }
-        bar.inc(1);
     }
     note_conditions(run);
     drop(gpu);
-    if options.peers {
-        bar.set_message("PyTorch, Liger");
-        run.notes.extend(peers::measure(&mut run.rows, repetitions));
-    } else {
+    if !options.peers {
         run.notes.push("peers left out".into());
+        return Ok(());
     }
-    bar.finish_and_clear();
+    for family in options.families() {
+        let notes = match family {
+            Op::Loss => peers::measure(
+                "cross_entropy.py",
+                &mut run.rows,
+                repetitions,
+                loss::question,
+            ),
+            Op::Norm => peers::measure("norm.py", &mut run.rows, repetitions, |row| {
+                norm::question(row, options)
+            }),
+        };
+        run.notes.extend(notes);
+    }
     Ok(())
 }
 
-/// Keeps the ceilings of the largest shape so far.
-fn largest(run: &mut Run, rows: &[Row], bytes: usize, ceilings: Ceilings) {
-    let before = run.rows.iter().map(|row| row.bytes).max().unwrap_or(0);
-    if !rows.is_empty() && bytes as u64 * 2 >= before {
-        run.ceilings = ceilings;
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Every real shape in bf16; in f32 and for the whole family, the shape of the goals.
-fn cuda_grid(options: &Options) -> Vec<(ShapeOf, DType, bool)> {
-    let goal = ShapeOf {
-        tokens: 8192,
-        vocab: 128_256,
-    };
-    if !options.shapes.is_empty() || !options.dtypes.is_empty() {
-        let shapes = shapes(options, &VOCABULARIES, |_| goal.tokens);
-        let dtypes = pick(&options.dtypes, &[DType::Bf16]);
-        return shapes
-            .iter()
-            .flat_map(|&shape| dtypes.iter().map(move |&dtype| (shape, dtype, true)))
-            .collect();
+    #[test]
+    fn what_does_not_fit_is_a_note() {
+        let mut run = Run::default();
+        assert_eq!(run.unless_too_large("a", Ok(1)), Ok(Some(1)));
+        let too_large = Err::<(), _>(Error::OutOfMemory { bytes: 9 });
+        assert_eq!(run.unless_too_large("b", too_large), Ok(None));
+        assert_eq!(run.notes, ["b skipped: 9 bytes do not fit"]);
+        let other = Err::<(), _>(Error::Unsupported {
+            op: "bench",
+            what: "this".into(),
+            remedy: "none".into(),
+        });
+        assert!(run.unless_too_large("c", other).is_err());
     }
-    if options.quick {
-        let quick = [(2048, 32_000), (2048, 50_257), (8192, 128_256)];
-        return quick
-            .map(|(tokens, vocab)| (ShapeOf { tokens, vocab }, DType::Bf16, false))
-            .to_vec();
-    }
-    let mut grid = Vec::new();
-    for tokens in TOKENS {
-        for vocab in VOCABULARIES {
-            let shape = ShapeOf { tokens, vocab };
-            grid.push((shape, DType::Bf16, shape == goal));
-            if tokens == goal.tokens {
-                grid.push((shape, DType::F32, false));
-            }
+
+    #[test]
+    fn the_largest_tensors_ceilings_are_shown() {
+        let mut run = Run::default();
+        let mut largest = Largest::default();
+        for (bytes, gbs) in [(10, 1.0), (30, 3.0), (20, 2.0)] {
+            let ceilings = Ceilings {
+                copy_gbs: Some(gbs),
+                ..Ceilings::default()
+            };
+            largest.keep(&mut run, bytes, ceilings);
         }
+        assert_eq!(run.ceilings.copy_gbs, Some(3.0));
     }
-    // Few columns and many rows.
-    grid.push((
-        ShapeOf {
-            tokens: 32_000,
-            vocab: 1024,
-        },
-        DType::Bf16,
-        false,
-    ));
-    grid
+
+    #[test]
+    fn a_loss_of_heads_is_refused() {
+        let options = Options {
+            op: Some(Op::Loss),
+            shapes: vec!["2x3x4".parse().unwrap()],
+            ..Options::default()
+        };
+        assert!(run(&options).is_err());
+        assert_eq!(options.families().collect::<Vec<_>>(), [Op::Loss]);
+        assert_eq!(Options::default().families().count(), Op::ALL.len());
+    }
 }

@@ -2,25 +2,18 @@
 //! answering in lines of JSON.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::record::{Peer, Row, ShapeOf, Times};
+use super::record::{Peer, Row, Times};
 
 #[derive(Serialize)]
 struct Request {
     repetitions: usize,
-    cases: Vec<Case>,
-}
-
-#[derive(Serialize)]
-struct Case {
-    tokens: usize,
-    vocab: usize,
-    dtype: String,
-    backward: bool,
+    cases: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -34,92 +27,107 @@ struct Answer {
     skipped: Option<String>,
 }
 
-/// The folder that holds benches/: the repository's, or the bundle's.
-fn root() -> PathBuf {
-    std::env::var_os("EVENKEEL_ROOT").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")),
+/// The folder of the scripts: the bundle's, or the repository's.
+fn folder() -> PathBuf {
+    std::env::var_os("EVENKEEL_PEERS_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/peers")),
         PathBuf::from,
     )
 }
 
-/// Adds the peers' times to the rows of cross entropy. What could not be measured is told.
-pub fn measure(rows: &mut [Row], repetitions: usize) -> Vec<String> {
-    match ask(rows, repetitions) {
-        Ok(notes) => notes,
-        Err(reason) => vec![format!("peers skipped: {reason}")],
+/// Adds the peers' times to the rows that `question` has a question for; one that several rows have in
+/// common is asked once. What could not be measured is told.
+pub fn measure(
+    script: &str,
+    rows: &mut [Row],
+    repetitions: usize,
+    question: impl Fn(&Row) -> Option<Value>,
+) -> Vec<String> {
+    let questions: Vec<Option<Value>> = rows.iter().map(question).collect();
+    let mut cases: Vec<Value> = Vec::new();
+    for asked in questions.iter().flatten() {
+        if !cases.contains(asked) {
+            cases.push(asked.clone());
+        }
+    }
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    let request = Request { repetitions, cases };
+    let answers = serde_json::to_string(&request)
+        .map_err(|error| error.to_string())
+        .and_then(|request| run(&folder().join(script), &request))
+        .and_then(|text| answers(&text));
+    match answers {
+        Ok(answers) => spread(rows, &questions, &request.cases, answers),
+        Err(reason) => vec![format!("peers of {script} skipped: {reason}")],
     }
 }
 
-fn ask(rows: &mut [Row], repetitions: usize) -> Result<Vec<String>, String> {
-    // One question for each size, type and direction; every mode of ours is compared with it.
-    let key = |row: &Row| {
-        (
-            row.shape,
-            row.dtype.clone(),
-            !row.variant.contains(" forward") || row.variant.contains("backward"),
-        )
-    };
-    let mut keys = Vec::new();
-    for row in rows.iter().filter(|row| row.variant.starts_with("nll ")) {
-        if !keys.contains(&key(row)) {
-            keys.push(key(row));
-        }
-    }
-    let cases = keys
-        .iter()
-        .map(|(ShapeOf { tokens, vocab }, dtype, backward)| Case {
-            tokens: *tokens,
-            vocab: *vocab,
-            dtype: dtype.clone(),
-            backward: *backward,
+fn answers(text: &str) -> Result<Vec<Answer>, String> {
+    let lines = text.lines().filter(|line| line.starts_with('{'));
+    lines
+        .map(|line| {
+            serde_json::from_str(line)
+                .map_err(|error| format!("an answer is no JSON: {error}: {line}"))
         })
-        .collect();
-    let request = serde_json::to_string(&Request { repetitions, cases })
-        .map_err(|error| error.to_string())?;
-    let text = run(&request)?;
-    let mut notes = Vec::new();
-    for line in text.lines().filter(|line| line.starts_with('{')) {
-        let answer: Answer = serde_json::from_str(line)
-            .map_err(|error| format!("an answer is no JSON: {error}: {line}"))?;
-        if let Some(reason) = answer.skipped {
-            let at = answer.case.and_then(|case| keys.get(case));
-            let at = at.map_or(String::new(), |(shape, dtype, _)| {
-                format!(" at {}x{} {dtype}", shape.tokens, shape.vocab)
-            });
-            notes.push(format!("{} skipped{at}: {reason}", answer.name));
-            continue;
-        }
-        let (Some(asked), Some(us)) = (
-            answer.case.and_then(|case| keys.get(case)),
-            Times::of(answer.us),
-        ) else {
-            continue;
-        };
-        for row in rows
-            .iter_mut()
-            .filter(|row| row.variant.starts_with("nll ") && key(row) == *asked)
-        {
-            row.peers.push(Peer {
-                name: answer.name.clone(),
-                version: answer.version.clone(),
-                us,
-            });
-        }
-    }
-    Ok(notes)
+        .collect()
 }
 
-fn run(request: &str) -> Result<String, String> {
+/// Gives each row the answers to its question; what was skipped in words, each reason once.
+fn spread(
+    rows: &mut [Row],
+    questions: &[Option<Value>],
+    cases: &[Value],
+    answers: Vec<Answer>,
+) -> Vec<String> {
+    let mut skipped: Vec<(String, Vec<String>)> = Vec::new();
+    for answer in answers {
+        let asked = answer.case.and_then(|case| cases.get(case));
+        let mut of_it = rows
+            .iter_mut()
+            .zip(questions)
+            .filter(|(_, question)| asked.is_some() && question.as_ref() == asked)
+            .map(|(row, _)| row);
+        if let Some(reason) = answer.skipped {
+            let at = of_it.next().map(|row| row.key());
+            let reason = format!("{} skipped: {reason}", answer.name);
+            match skipped.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, places)) => places.extend(at),
+                None => skipped.push((reason, at.into_iter().collect())),
+            }
+        } else if let Some(us) = Times::of(answer.us) {
+            for row in of_it {
+                row.peers.push(Peer {
+                    name: answer.name.clone(),
+                    version: answer.version.clone(),
+                    us,
+                });
+            }
+        }
+    }
+    skipped
+        .into_iter()
+        .map(|(reason, places)| match places.as_slice() {
+            [] => reason,
+            [place] => format!("{reason} (at {place})"),
+            [place, rest @ ..] => format!("{reason} (at {place} and {} others)", rest.len()),
+        })
+        .collect()
+}
+
+fn run(script: &Path, request: &str) -> Result<String, String> {
     let python = std::env::var("EVENKEEL_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = root().join("benches/peers/cross_entropy.py");
     if !script.is_file() {
         return Err(format!(
-            "{} is not there; EVENKEEL_ROOT says where benches/ is",
+            "{} is not there; EVENKEEL_PEERS_DIR says where it is",
             script.display()
         ));
     }
     let mut child = Command::new(&python)
-        .arg(&script)
+        // No compiled copy of what the scripts share beside them.
+        .arg("-B")
+        .arg(script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -139,4 +147,50 @@ fn run(request: &str) -> Result<String, String> {
         return Err(format!("{} ended with {}", script.display(), output.status));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_find_their_rows_and_reasons_are_told_once() {
+        let mut rows: Vec<Row> = ["a", "b", "c"]
+            .map(|variant| Row {
+                op: "norm".into(),
+                variant: variant.into(),
+                ..Row::default()
+            })
+            .to_vec();
+        let cases = [json!({"width": 1}), json!({"width": 2})];
+        let questions = [Some(cases[0].clone()), Some(cases[1].clone()), None];
+        let text = r#"a warning
+            {"case": 0, "name": "torch", "version": "2", "us": [3.0, 1.0, 2.0]}
+            {"case": 0, "name": "liger", "skipped": "why"}
+            {"case": 1, "name": "liger", "skipped": "why"}
+            {"case": null, "name": "quack", "skipped": "not installed"}"#
+            .replace("            ", "");
+        let notes = spread(&mut rows, &questions, &cases, answers(&text).unwrap());
+        assert_eq!(rows[0].peers.len(), 1);
+        assert_eq!(rows[0].peers[0].us.median, 2.0);
+        assert!(rows[1].peers.is_empty() && rows[2].peers.is_empty());
+        assert_eq!(
+            notes,
+            [
+                "liger skipped: why (at norm a 0x0  and 1 others)",
+                "quack skipped: not installed"
+            ]
+        );
+        assert!(answers("{").is_err());
+    }
+
+    #[test]
+    fn nothing_is_run_for_rows_without_a_question() {
+        let mut rows = [Row::default()];
+        assert!(measure("none.py", &mut rows, 1, |_| None).is_empty());
+        let notes = measure("none.py", &mut rows, 1, |_| Some(json!(1)));
+        assert!(notes[0].contains("none.py"), "{notes:?}");
+    }
 }

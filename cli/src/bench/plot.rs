@@ -111,10 +111,7 @@ fn drawn(run: &Run, path: &Path) -> Drawn {
     let mut y = TOP;
     for (row, bars) in &groups {
         let middle = y + bars.len() as i32 * BAR / 2;
-        let label = format!(
-            "{}  {}x{} {}",
-            row.variant, row.shape.tokens, row.shape.vocab, row.dtype
-        );
+        let label = format!("{}  {} {}", row.variant, row.shape, row.dtype);
         write(
             &root,
             &label,
@@ -313,7 +310,7 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::record::{Ceilings, DeviceInfo, Peer, ShapeOf, Times};
+    use crate::bench::record::{Ceilings, DeviceInfo, Logits, Peer, ShapeOf, Times};
 
     /// A run with peers, made up.
     fn run() -> Run {
@@ -323,11 +320,11 @@ mod tests {
             p90: median,
         };
         let row = |variant: &str, vocab: usize, us: f64| {
-            let shape = ShapeOf {
+            let shape = ShapeOf::Logits(Logits {
                 tokens: 8192,
                 vocab,
-            };
-            let bytes = (shape.tokens * vocab * 4) as u64;
+            });
+            let bytes = (shape.elements() * 4) as u64;
             let peer = |name: &str, ratio: f64| Peer {
                 name: name.into(),
                 version: "1".into(),

@@ -1,8 +1,10 @@
 //! A run as it is kept: the rows, the device, the ceilings.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use evenkeel::DType;
 use serde::{Deserialize, Serialize};
 
 /// The version of this form.
@@ -74,13 +76,112 @@ pub struct Ceilings {
     pub fp8_tflops: Option<f64>,
 }
 
+/// The size of a row's problem: of each family that has one, its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ShapeOf {
+    /// Of a loss.
+    Logits(Logits),
+    /// Of an operation on rows.
+    Rows(Rows),
+    /// Of an operation on heads.
+    Heads(Heads),
+}
+
 /// Rows and classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShapeOf {
+pub struct Logits {
     /// Rows.
     pub tokens: usize,
     /// Classes.
     pub vocab: usize,
+}
+
+/// Rows and columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Rows.
+    pub tokens: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// Rows of heads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heads {
+    /// Tokens.
+    pub tokens: usize,
+    /// Heads of a token.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+impl ShapeOf {
+    /// Its dimensions, the outermost first.
+    #[must_use]
+    pub fn dimensions(&self) -> Vec<usize> {
+        match *self {
+            Self::Logits(Logits { tokens, vocab }) => vec![tokens, vocab],
+            Self::Rows(Rows { tokens, width }) => vec![tokens, width],
+            Self::Heads(Heads {
+                tokens,
+                heads,
+                head_dim,
+            }) => vec![tokens, heads, head_dim],
+        }
+    }
+
+    /// Elements of a tensor of this size.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.dimensions().iter().product()
+    }
+
+    /// Elements that one normalization or softmax is over.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        match *self {
+            Self::Logits(logits) => logits.vocab,
+            Self::Rows(rows) => rows.width,
+            Self::Heads(heads) => heads.head_dim,
+        }
+    }
+
+    /// The same of so many tokens.
+    #[must_use]
+    pub fn of_tokens(mut self, count: usize) -> Self {
+        match &mut self {
+            Self::Logits(Logits { tokens, .. })
+            | Self::Rows(Rows { tokens, .. })
+            | Self::Heads(Heads { tokens, .. }) => *tokens = count,
+        }
+        self
+    }
+
+    /// Tokens.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Logits(Logits { tokens, .. })
+            | Self::Rows(Rows { tokens, .. })
+            | Self::Heads(Heads { tokens, .. }) => *tokens,
+        }
+    }
+}
+
+impl Default for ShapeOf {
+    fn default() -> Self {
+        Self::Logits(Logits::default())
+    }
+}
+
+/// As `--shape` takes it.
+impl fmt::Display for ShapeOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<String> = self.dimensions().iter().map(usize::to_string).collect();
+        f.pad(&sizes.join("x"))
+    }
 }
 
 /// Microseconds.
@@ -127,11 +228,11 @@ pub struct Peer {
 pub struct Row {
     /// The operation family.
     pub op: String,
-    /// Objective and mode.
+    /// What of the family: objective and mode, operation and pass.
     pub variant: String,
     /// The problem's size.
     pub shape: ShapeOf,
-    /// Type of the logits.
+    /// Type of the logits, or of the rows.
     pub dtype: String,
     /// How long; absent where nothing was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,15 +261,76 @@ pub struct Row {
     pub peers: Vec<Peer>,
 }
 
+impl Peer {
+    /// The steps of an operation one after the other, in the same process; none of no repetitions.
+    #[must_use]
+    pub fn unfused(us: Vec<f64>) -> Option<Self> {
+        Times::of(us).map(|us| Self {
+            name: "unfused".into(),
+            version: "f64".into(),
+            us,
+        })
+    }
+}
+
+/// What a row measures.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The operation family.
+    pub op: &'static str,
+    /// [`Row::variant`].
+    pub variant: String,
+    /// The problem's size.
+    pub shape: ShapeOf,
+    /// Type of the tensors.
+    pub dtype: DType,
+    /// The least bytes.
+    pub bytes: u64,
+}
+
+impl Measured {
+    /// A row of what was timed: microseconds of each repetition, and the ceiling for as many bytes.
+    #[must_use]
+    pub fn timed(self, us: Vec<f64>, ceiling: Option<f64>) -> Row {
+        let us = Times::of(us);
+        let gbs = us.map(|us| self.bytes as f64 / us.median / 1e3);
+        Row {
+            us,
+            gbs,
+            of_ceiling: gbs.zip(ceiling).map(|(gbs, ceiling)| gbs / ceiling),
+            ..self.row()
+        }
+    }
+
+    /// A row of what was emulated: `bytes` moved, which a device of so many bytes a nanosecond is
+    /// predicted to take its time for.
+    #[must_use]
+    pub fn emulated(self, bytes: f64, gbs: f64) -> Row {
+        Row {
+            bytes: bytes as u64,
+            predicted_us: Some(bytes / gbs / 1e3),
+            bytes_of_least: Some(bytes / self.bytes as f64),
+            ..self.row()
+        }
+    }
+
+    fn row(self) -> Row {
+        Row {
+            op: self.op.into(),
+            variant: self.variant,
+            shape: self.shape,
+            dtype: self.dtype.to_string(),
+            bytes: self.bytes,
+            ..Row::default()
+        }
+    }
+}
+
 impl Row {
     /// What makes two rows of two runs the same measurement.
     #[must_use]
     pub fn key(&self) -> String {
-        let ShapeOf { tokens, vocab } = self.shape;
-        format!(
-            "{} {} {tokens}x{vocab} {}",
-            self.op, self.variant, self.dtype
-        )
+        format!("{} {} {} {}", self.op, self.variant, self.shape, self.dtype)
     }
 }
 
@@ -309,6 +471,61 @@ mod tests {
         let text = serde_json::to_string(&run(5.0)).unwrap();
         let back: Run = serde_json::from_str(&text).unwrap();
         assert_eq!(back.rows[0].us, run(5.0).rows[0].us);
+    }
+
+    #[test]
+    fn shapes_are_read_as_every_version_wrote_them() {
+        let shapes = [
+            (
+                r#"{"tokens":8,"vocab":32000}"#,
+                ShapeOf::Logits(Logits {
+                    tokens: 8,
+                    vocab: 32_000,
+                }),
+                "8x32000",
+            ),
+            (
+                r#"{"tokens":8,"width":4096}"#,
+                ShapeOf::Rows(Rows {
+                    tokens: 8,
+                    width: 4096,
+                }),
+                "8x4096",
+            ),
+            (
+                r#"{"tokens":8,"heads":32,"head_dim":128}"#,
+                ShapeOf::Heads(Heads {
+                    tokens: 8,
+                    heads: 32,
+                    head_dim: 128,
+                }),
+                "8x32x128",
+            ),
+        ];
+        for (text, shape, shown) in shapes {
+            assert_eq!(serde_json::from_str::<ShapeOf>(text).unwrap(), shape);
+            assert_eq!(serde_json::to_string(&shape).unwrap(), text);
+            assert_eq!(shape.to_string(), shown);
+        }
+        assert!(serde_json::from_str::<ShapeOf>(r#"{"tokens":8}"#).is_err());
+    }
+
+    #[test]
+    fn rates_are_of_the_least_bytes() {
+        let measured = Measured {
+            op: "norm",
+            variant: "rms forward".into(),
+            shape: ShapeOf::default(),
+            dtype: DType::Bf16,
+            bytes: 8_000_000,
+        };
+        let row = measured.clone().timed(vec![2.0; 3], Some(5000.0));
+        assert_eq!((row.gbs, row.of_ceiling), (Some(4000.0), Some(0.8)));
+        let row = measured.emulated(1e7, 5000.0);
+        assert_eq!(
+            (row.bytes, row.predicted_us, row.bytes_of_least),
+            (10_000_000, Some(2.0), Some(1.25))
+        );
     }
 
     #[test]

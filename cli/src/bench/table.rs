@@ -62,25 +62,33 @@ pub fn text(run: &Run) -> String {
     for note in &run.notes {
         let _ = writeln!(out, "note: {note}");
     }
-    if run.rows.iter().any(|row| row.us.is_some()) {
-        timed(&mut out, &run.rows);
+    let mut families: Vec<&str> = Vec::new();
+    for row in &run.rows {
+        if !families.contains(&row.op.as_str()) {
+            families.push(&row.op);
+        }
     }
-    if run.rows.iter().any(|row| row.predicted_us.is_some()) {
-        predicted(&mut out, &run.rows);
+    for family in families {
+        let rows: Vec<&Row> = run.rows.iter().filter(|row| row.op == family).collect();
+        if rows.iter().any(|row| row.us.is_some()) {
+            timed(&mut out, family, &rows);
+        }
+        if rows.iter().any(|row| row.predicted_us.is_some()) {
+            predicted(&mut out, family, &rows);
+        }
     }
     out
 }
 
 fn label(row: &Row) -> String {
-    let shape = format!("{}x{}", row.shape.tokens, row.shape.vocab);
-    format!("  {:<40} {:<14} {:<5}", row.variant, shape, row.dtype)
+    format!("  {:<40} {:<14} {:<5}", row.variant, row.shape, row.dtype)
 }
 
-fn timed(out: &mut String, rows: &[Row]) {
+fn timed(out: &mut String, family: &str, rows: &[&Row]) {
     let _ = writeln!(
         out,
         "\n  {:<40} {:<14} {:<5} {:>10} {:>19} {:>8} {:>8}  peers: us, and how many times ours",
-        "loss", "shape", "type", "us", "p10 - p90", "GB/s", "ceiling"
+        family, "shape", "type", "us", "p10 - p90", "GB/s", "ceiling"
     );
     for row in rows {
         let Some(us) = row.us else { continue };
@@ -108,7 +116,7 @@ fn timed(out: &mut String, rows: &[Row]) {
 }
 
 /// Of the share of the ceiling, and of each peer's time over ours.
-fn means(rows: &[Row]) -> String {
+fn means(rows: &[&Row]) -> String {
     let mut logs: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for row in rows {
         if let Some(share) = row.of_ceiling {
@@ -130,11 +138,11 @@ fn means(rows: &[Row]) -> String {
     })
 }
 
-fn predicted(out: &mut String, rows: &[Row]) {
+fn predicted(out: &mut String, family: &str, rows: &[&Row]) {
     let _ = writeln!(
         out,
         "\n  {:<40} {:<14} {:<5} {:>14} {:>10} {:>16}",
-        "loss (bytes emulated, nothing timed)",
+        format!("{family} (bytes emulated, nothing timed)"),
         "shape",
         "type",
         "bytes",
@@ -160,4 +168,80 @@ fn predicted(out: &mut String, rows: &[Row]) {
         .collect();
     let mean = (logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp();
     let _ = writeln!(out, "\n  geometric mean: {mean:.4} of the least bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::record::{Heads, Logits, Peer, Rows, ShapeOf, Times};
+
+    fn row(op: &str, variant: &str, shape: ShapeOf) -> Row {
+        let us = |median| Times {
+            median,
+            ..Times::default()
+        };
+        Row {
+            op: op.into(),
+            variant: variant.into(),
+            shape,
+            us: Some(us(10.0)),
+            of_ceiling: Some(0.9),
+            peers: vec![Peer {
+                name: "torch eager".into(),
+                us: us(25.0),
+                ..Peer::default()
+            }],
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn each_family_has_its_table_and_means() {
+        let (tokens, width) = (4096, 8192);
+        let head = Heads {
+            tokens,
+            heads: 32,
+            head_dim: 128,
+        };
+        let run = Run {
+            rows: vec![
+                row("loss", "nll", ShapeOf::Logits(Logits { tokens, vocab: 7 })),
+                row("norm", "rms", ShapeOf::Rows(Rows { tokens, width })),
+                row("norm", "qk-norm", ShapeOf::Heads(head)),
+            ],
+            ..Run::default()
+        };
+        let table = text(&run);
+        for (text, count) in [
+            ("\n  loss ", 1),
+            ("\n  norm ", 1),
+            (" 4096x7 ", 1),
+            (" 4096x8192 ", 1),
+            (" 4096x32x128 ", 1),
+            ("torch eager 25.0 (2.50x)", 3),
+            (
+                "geometric means: 90% of the ceiling; torch eager takes 2.50x as long",
+                2,
+            ),
+        ] {
+            assert_eq!(table.matches(text).count(), count, "{text} in {table}");
+        }
+    }
+
+    #[test]
+    fn emulated_rows_have_no_times() {
+        let mut emulated = row("norm", "rms", ShapeOf::default());
+        (emulated.us, emulated.peers) = (None, vec![]);
+        (emulated.predicted_us, emulated.bytes_of_least) = (Some(31.0), Some(1.0));
+        let run = Run {
+            rows: vec![emulated],
+            ..Run::default()
+        };
+        let table = text(&run);
+        assert!(
+            table.contains("norm (bytes emulated, nothing timed)"),
+            "{table}"
+        );
+        assert!(!table.contains("geometric means"), "{table}");
+    }
 }

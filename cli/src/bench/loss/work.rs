@@ -3,7 +3,7 @@
 use evenkeel::DType;
 use evenkeel::loss::{Objective, SoftmaxLoss, Statistic};
 
-use super::record::ShapeOf;
+use crate::bench::record::{Ceilings, Logits, Measured, ShapeOf};
 use crate::loss::Mode;
 
 /// An objective in a mode.
@@ -53,9 +53,31 @@ impl Work {
         }
     }
 
+    /// What a row of it measures.
+    #[must_use]
+    pub fn measured(&self, shape: Logits, dtype: DType) -> Measured {
+        Measured {
+            op: "loss",
+            variant: self.name(),
+            shape: ShapeOf::Logits(shape),
+            dtype,
+            bytes: self.bytes(shape, dtype),
+        }
+    }
+
+    /// The rate that bounds it.
+    #[must_use]
+    pub fn ceiling(&self, ceilings: &Ceilings) -> Option<f64> {
+        if self.mode == Mode::Forward {
+            ceilings.read_gbs
+        } else {
+            ceilings.copy_gbs
+        }
+    }
+
     /// The least bytes: each logit read once, each gradient written once.
     #[must_use]
-    pub fn bytes(&self, shape: ShapeOf, dtype: DType) -> u64 {
+    pub fn bytes(&self, shape: Logits, dtype: DType) -> u64 {
         let passes = if self.mode == Mode::Forward { 1 } else { 2 };
         (shape.tokens * shape.vocab * dtype.size() * passes) as u64
     }
