@@ -103,7 +103,8 @@ pub fn on_cpu(options: &Options, run: &mut Run, largest: &mut Largest) -> Result
 pub fn on_emulator(device: &Device, options: &Options, run: &mut Run) -> Result<()> {
     run.notes.push(
         "norm: the bytes are of a few rows, scaled to the batch, with each weight and its gradient once: \
-         weights read again and partial sums are not among them, and heads with a rotary embedding are left out"
+         weights read again and partial sums are not among them, the statistics of a row are once for each \
+         thread that reads them, and heads with a rotary embedding are left out"
             .into(),
     );
     let grid = grid(options, &TOKENS[1..]);
