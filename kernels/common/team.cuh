@@ -222,13 +222,13 @@ class ClusterTeam {
       if (round > 0) ptx::mbarrier_arrive_remote(&shared_.read[box ^ 1], threadIdx.x);
       // What this block sent into these boxes two merges ago must have been read; the first two
       // merges pass.
-      ptx::mbarrier_wait_cluster(&shared_.read[box], parity ^ 1);
+      ptx::mbarrier_wait(&shared_.read[box], parity ^ 1);
       ptx::store_async_16(&shared_.inbox[box][ptx::cluster_ctarank()], Message<P>::of(part),
                           &shared_.full[box], threadIdx.x);
     }
     // Brings the warp together for the merge of its lanes.
     __syncwarp();
-    ptx::mbarrier_wait_cluster(&shared_.full[box], parity);
+    ptx::mbarrier_wait(&shared_.full[box], parity);
     // Both halves of the warp merge all of them.
     const uint32_t block = threadIdx.x % kMaxTeamBlocks;
     const P of_block = block < blocks ? Message<P>::from(shared_.inbox[box][block]) : P::empty();

@@ -79,7 +79,7 @@ struct NormBackward {
   // What a row's elements are multiplied with.
   struct Row {
     float rstd;
-    float shift;   // -mean rstd
+    float mean;
     float scale;   // of dy: 1, but for gradients whose sums overflow
     float offset;  // of h, from the mean's rounding
     float c1;
@@ -109,7 +109,7 @@ struct NormBackward {
 
   // h but for the offset.
   EVENKEEL_DEVICE float normalized(const Row& row, float x) const {
-    return kLayer ? fmaf(x, row.rstd, row.shift) : x * row.rstd;
+    return kLayer ? (x - row.mean) * row.rstd : x * row.rstd;
   }
 
   // The gradient of the norm's result, times row.scale.
@@ -265,7 +265,7 @@ struct NormBackward {
     Row row = {1.0f, 0.0f, 1.0f, 0.0f, 0.0f, 0.0f, true};
     if (present && params.normalize != 0) {
       row.rstd = params.rstd[place.row];
-      if constexpr (kLayer) row.shift = -params.mean[place.row] * row.rstd;
+      if constexpr (kLayer) row.mean = params.mean[place.row];
     }
     Units x;
     Units dy;
@@ -275,7 +275,7 @@ struct NormBackward {
       x[u] = ahead.x[u];
       dy[u] = ahead.dy[u];
     }
-    fetch_beside(place, columns, beside);
+    if (grid.segments == 1) fetch_beside(place, columns, beside);
 
     if constexpr (kRotary) {
       turned_row(row, place, columns, x, dy, beside, present);

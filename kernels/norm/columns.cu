@@ -22,28 +22,23 @@ EVENKEEL_DEVICE void column_sum(const ColumnSumParams& params) {
   const uint32_t warp = threadIdx.x / 32;
   const uint32_t warps = blockDim.x / 32;
   const uint32_t blocks_of_group = (params.columns + 31) / 32;
-  for (uint32_t work = blockIdx.x; work < params.groups * blocks_of_group; work += gridDim.x) {
-    const uint32_t group = work / blocks_of_group;
-    const uint32_t column = work % blocks_of_group * 32 + lane;
-    const float* const partial =
-        params.partial + static_cast<uint64_t>(group) * params.slices * params.columns;
-    float sum = 0.0f;
-    if (column < params.columns) {
+  const uint32_t group = blockIdx.x / blocks_of_group;
+  const uint32_t column = blockIdx.x % blocks_of_group * 32 + lane;
+  const float* const partial =
+      params.partial + static_cast<uint64_t>(group) * params.slices * params.columns;
+  float sum = 0.0f;
+  if (column < params.columns) {
 #pragma unroll 4
-      for (uint32_t s = warp; s < params.slices; s += warps) {
-        sum += partial[static_cast<uint64_t>(s) * params.columns + column];
-      }
+    for (uint32_t s = warp; s < params.slices; s += warps) {
+      sum += partial[static_cast<uint64_t>(s) * params.columns + column];
     }
-    shared.warps[warp][lane] = sum;
-    __syncthreads();
-    if (warp == 0 && column < params.columns) {
-      for (uint32_t w = 1; w < warps; ++w) sum += shared.warps[w][lane];
-      float* const out = params.out + static_cast<uint64_t>(group) * params.columns + column;
-      *out = params.accumulate != 0 ? *out + sum : sum;
-    }
-    // The next columns' sums must not replace these while warp 0 still reads them.
-    __syncthreads();
   }
+  shared.warps[warp][lane] = sum;
+  __syncthreads();
+  if (warp != 0 || column >= params.columns) return;
+  for (uint32_t w = 1; w < warps; ++w) sum += shared.warps[w][lane];
+  float* const out = params.out + static_cast<uint64_t>(group) * params.columns + column;
+  *out = params.accumulate != 0 ? *out + sum : sum;
 }
 
 // One number: the sum over all columns of one group's only slice.

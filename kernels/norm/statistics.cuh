@@ -132,7 +132,8 @@ inline constexpr float kScaleUp = 1.2676506002282294e30f;
 inline constexpr float kSmallestSquare = 7.888609052210118e-31f;  // 2^-100
 
 // The moments of a row whose elements `sums(scale)` gathers over the whole team. Almost every row
-// needs one pass; the others a second one at another scale.
+// needs one pass; the others a second one at another scale. A small spread of large elements (an
+// offset) leaves the range there, and stays as it was.
 template <typename Team, typename Sums>
 EVENKEEL_DEVICE RowMoments row_moments(Team& team, uint32_t columns, float eps, Sums sums) {
   RowMoments row;
@@ -142,9 +143,14 @@ EVENKEEL_DEVICE RowMoments row_moments(Team& team, uint32_t columns, float eps, 
   const bool large = !is_finite(spread);
   const bool small = spread < kSmallestSquare;
   if (team.any(large || small)) {
-    row.scale = large ? kScaleDown : small ? kScaleUp : 1.0f;
-    part = sums(row.scale, false);
-    spread = mean_square(part, columns) + eps * row.scale * row.scale;
+    const float scale = large ? kScaleDown : small ? kScaleUp : 1.0f;
+    const auto scaled = sums(scale, false);
+    const float scaled_spread = mean_square(scaled, columns) + eps * scale * scale;
+    if (!small || is_finite(scaled_spread)) {
+      row.scale = scale;
+      part = scaled;
+      spread = scaled_spread;
+    }
   }
   set_centre(part, row);
   row.spread = spread;

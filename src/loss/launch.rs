@@ -41,7 +41,7 @@ impl KernelPath {
     pub(super) fn best(device: &Device) -> KernelPath {
         match device.compute_capability() {
             None => KernelPath::Reference,
-            Some((9, 0) | (10, _)) => KernelPath::Cluster,
+            Some((9, 0) | (10, 0 | 3)) => KernelPath::Cluster,
             Some(_) => KernelPath::Block,
         }
     }

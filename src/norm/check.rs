@@ -8,7 +8,7 @@ pub(super) const FLOATS: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 /// The types of positions and lengths.
 pub(super) const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
 
-/// Rows that a launch counts: the grid's first dimension ends there.
+/// Rows and columns that kernels count, in 32 bits with one to spare.
 pub(super) const MAX_ROWS: usize = i32::MAX as usize;
 
 /// The longest head that kernels turn: a row of it stays in registers between its norm and its
@@ -113,6 +113,13 @@ impl Check {
         if columns == 0 {
             return self.fail(argument, "at least one column", "none");
         }
+        if self.kernels && columns > MAX_ROWS {
+            return self.fail(
+                argument,
+                "fewer than 2^31 columns on this device",
+                columns.to_string(),
+            );
+        }
         if self.kernels && rows > MAX_ROWS {
             return self.fail(
                 argument,
@@ -197,6 +204,9 @@ mod tests {
             ..cpu
         };
         assert!(kernels.row_count("x", MAX_ROWS, 1).is_ok());
+        assert!(kernels.row_count("x", 1, MAX_ROWS).is_ok());
+        assert!(kernels.row_count("x", 1, MAX_ROWS + 1).is_err());
+        assert!(cpu.row_count("x", 1, MAX_ROWS + 1).is_ok());
         let error = kernels.row_count("x", MAX_ROWS + 1, 1).unwrap_err();
         assert!(error.to_string().contains("2^31"), "{error}");
     }

@@ -273,7 +273,7 @@ impl RowLaunch {
         } else {
             wanted.next_multiple_of(32)
         };
-        let teams = if rung.cluster > 1 {
+        let teams = if rung.cluster > 1 || segments > 1 {
             1
         } else {
             (block / threads).max(1)
@@ -330,7 +330,9 @@ impl Available<'_> {
             // Round in segments: in the largest clusters, or without any.
             let last = |most: u32| {
                 let round = there().filter(|r| r.rounds && r.cluster <= most);
-                round.max_by_key(|r| r.capacity()).copied()
+                round
+                    .max_by_key(|r| (r.capacity(), !r.layout.spread))
+                    .copied()
             };
             rungs.extend([last(16), last(8), last(1)].into_iter().flatten());
         }
@@ -451,7 +453,7 @@ mod tests {
     #[test]
     fn every_launch_covers_its_row() {
         for columns in [
-            1, 7, 8, 100, 256, 257, 4097, 16_385, 50_257, 131_073, 262_144,
+            1, 7, 8, 100, 256, 257, 4097, 8200, 12_296, 16_384, 16_385, 50_257, 131_073, 262_144,
         ] {
             for ladder in [&FORWARD, &BACKWARD] {
                 for chunk in [8, 4] {
@@ -464,7 +466,10 @@ mod tests {
                             assert!(held * rung.cluster as usize >= columns);
                             assert!(launch.threads <= rung.threads);
                             assert!(launch.segments == 1 || rung.rounds);
-                            assert!(launch.block() <= rung.threads.max(ladder.block));
+                            // The launch bound of the layout's kernels.
+                            let same = ladder.rungs.iter().filter(|r| r.layout == rung.layout);
+                            let bound = same.map(|r| r.threads).max().unwrap_or(0);
+                            assert!(launch.block() <= bound, "{columns}: {launch:?}");
                             assert!(launch.block().is_multiple_of(32));
                             // Named barriers are 16 a block, the first for the whole of it.
                             assert!(launch.threads <= 32 || launch.teams <= 15);

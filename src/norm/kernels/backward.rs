@@ -8,7 +8,7 @@ use crate::norm::call::BackwardCall;
 use crate::norm::check::partial_rows;
 use crate::norm::launch::{Alignment, BACKWARD, Layout, RowLaunch};
 use crate::norm::params::{ColumnVector, Divisor, NormBackwardParams, RotaryParams, RowTensor};
-use crate::norm::shape::WeightForm;
+use crate::norm::shape::{RowShape, WeightForm};
 use crate::norm::{NormKind, NormOptions};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
@@ -105,7 +105,7 @@ impl NormKernels {
             };
             let alignment = backward_alignment(&call);
             let mut plan = self.backward[extra as usize].plan(shape, &alignment, shared)?;
-            slice(&mut plan, &mut sums, shape.rows());
+            slice(&mut plan, &mut sums, shape);
             launch_backward(stream, &plan, sums, extra, &mut call)?;
         }
         self.reduce(stream, sums, call)
@@ -160,22 +160,28 @@ fn sums_bytes(launch: &RowLaunch, weights: usize) -> usize {
 }
 
 /// Deals the rows out: a worker has a slice of the rows that share their weights.
-fn slice(plan: &mut Plan<'_>, sums: &mut Sums, rows: usize) {
-    let cluster = plan.config.cluster;
-    let rows = rows / sums.groups as usize;
-    let width = sums.groups as usize * sums.columns;
-    let most = match sums.weights {
-        0 => usize::MAX,
-        _ => partial_rows(rows, width),
-    };
-    let wanted = plan.active.div_ceil(sums.groups) as usize;
+fn slice(plan: &mut Plan<'_>, sums: &mut Sums, shape: RowShape) {
     let teams = plan.launch.teams;
+    sums.slices = slices(plan.active, teams, shape, sums.groups, sums.weights);
+    let items = sums.groups * sums.slices;
+    plan.config.grid = items.min(plan.active.max(1)) * plan.config.cluster;
+}
+
+/// Slices of each group's rows, for so many active workers of so many teams: no more than the
+/// workspace has rows of partial sums for, where sums are asked for.
+fn slices(active: u32, teams: usize, shape: RowShape, groups: u32, weights: usize) -> u32 {
+    let groups = groups as usize;
+    let rows = shape.rows() / groups;
+    let most = match weights {
+        0 => usize::MAX,
+        _ => partial_rows(shape.tokens, shape.heads * shape.columns) * shape.heads / groups,
+    };
+    // Whole slices for all workers at once: a few workers more would wait for a second round.
+    let wanted = (active as usize / groups).max(1);
     let slices = wanted.min(most).min(rows.div_ceil(teams)).max(1);
     // As few slices as give each as many rounds as the longest.
     let rounds = rows.div_ceil(slices * teams).max(1);
-    sums.slices = rows.div_ceil(rounds * teams).max(1) as u32;
-    let items = sums.groups * sums.slices;
-    plan.config.grid = items.min(plan.active.max(1)) * cluster;
+    rows.div_ceil(rounds * teams).max(1) as u32
 }
 
 fn backward_alignment(call: &BackwardCall<'_>) -> Alignment {
@@ -276,4 +282,70 @@ fn launch_backward(
     // weights within their forms and the rows of the tables below their count, and writes groups *
     // slices rows of partial sums a weight, which `partial_rows` bounds as `workspace_bytes` does.
     unsafe { stream.launch(plan.kernel, plan.config, &params, &reads, &mut writes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::norm::check::workspace_bytes;
+    use proptest::prelude::*;
+
+    fn check(active: u32, teams: usize, shape: RowShape, by_head: bool) {
+        let groups = if by_head { shape.heads as u32 } else { 1 };
+        let slices = slices(active, teams, shape, groups, 2);
+        let sums = Sums {
+            weights: 2,
+            groups,
+            slices,
+            columns: shape.columns,
+        };
+        let floats = 2 * sums.elements() as usize + shape.columns;
+        let bytes = workspace_bytes(shape.tokens, shape.heads * shape.columns);
+        assert!(
+            4 * floats <= bytes,
+            "{active} {teams} {shape:?} {by_head}: {slices} slices"
+        );
+        let rows = shape.rows() / groups as usize;
+        assert!(slices as usize <= rows.max(1));
+    }
+
+    #[test]
+    fn heads_that_share_a_weight_stay_within_the_workspace() {
+        for (active, columns, heads) in [(108, 38_840, 6), (142, 29_136, 6), (188, 22_080, 5)] {
+            let shape = RowShape {
+                tokens: 100_000,
+                heads,
+                columns,
+            };
+            check(active, 1, shape, false);
+            check(active, 1, shape, true);
+        }
+    }
+
+    /// 32 heads on 132 workers: four slices each, and no second round for a few.
+    #[test]
+    fn slices_fill_the_device_once() {
+        let shape = RowShape {
+            tokens: 8192,
+            heads: 32,
+            columns: 128,
+        };
+        assert_eq!(slices(132, 64, shape, 32, 1), 4);
+        assert_eq!(slices(132, 64, shape, 1, 1), 132);
+        assert_eq!(slices(16, 64, shape, 32, 1), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn partial_sums_stay_within_the_workspace(
+            active in 1_u32..2000,
+            teams in 1_usize..130,
+            tokens in 1_usize..100_000,
+            heads in 1_usize..200,
+            columns in 1_usize..300_000,
+            by_head: bool,
+        ) {
+            check(active, teams, RowShape { tokens, heads, columns }, by_head);
+        }
+    }
 }

@@ -11,7 +11,7 @@ const THREADS: u32 = 512;
 /// `sizeof(ColumnShared)` of kernels/norm/columns.cu.
 const SHARED_BYTES: u32 = 2048;
 /// Columns of a block.
-const COLUMNS: u64 = 32;
+const COLUMNS: u32 = 32;
 
 /// The loaded kernels.
 pub(in crate::norm) struct ColumnKernels {
@@ -47,8 +47,8 @@ impl ColumnKernels {
         accumulate: bool,
     ) -> Result<()> {
         let params = params(partial, out.address(), accumulate);
-        let work = u64::from(partial.groups) * u64::from(partial.columns).div_ceil(COLUMNS);
-        let config = config(work.min(u64::from(u32::MAX / 2)) as u32);
+        // Fewer than 2^31 columns in all: a weight's are in memory 4 bytes each, several times over.
+        let config = config(partial.groups * partial.columns.div_ceil(COLUMNS));
         // SAFETY: the parameters are the kernel's: it reads the partial sums, which the caller laid out
         // within the workspace, and writes one value a column of `out`.
         unsafe { stream.launch(&self.columns, config, &params, &[workspace], &mut [out]) }
@@ -66,7 +66,7 @@ impl ColumnKernels {
         accumulate: bool,
     ) -> Result<()> {
         let first = params(partial, between, false);
-        let blocks = u64::from(partial.columns).div_ceil(COLUMNS) as u32;
+        let blocks = partial.columns.div_ceil(COLUMNS);
         let writes = &mut [workspace.reborrow()];
         // SAFETY: as in `sum`; the row at `between` is the workspace's too, and apart from the sums.
         unsafe { stream.launch(&self.columns, config(blocks), &first, &[], writes)? };

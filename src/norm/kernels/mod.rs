@@ -80,7 +80,10 @@ impl RowKernels {
         cluster: Option<Source<'_>>,
     ) -> Result<Self> {
         // Clusters of these kernels are compiled for compute capabilities 9.0 and 10.x.
-        let clusters = matches!(stream.device().compute_capability(), Some((9, 0) | (10, _)));
+        let clusters = matches!(
+            stream.device().compute_capability(),
+            Some((9, 0) | (10, 0 | 3))
+        );
         let cluster = match cluster.filter(|_| clusters) {
             Some(source) => source.load(stream)?,
             None => Vec::new(),

@@ -30,9 +30,9 @@
 //! | dalpha of one number | the same, over rows and columns |
 //!
 //! The statistics that a backward reads are the forward's, with its errors and the mean's rounding. The
-//! kernels of a layer's backward form h = x r - (mean r), one rounding of its own and one that all
-//! columns share with the mean's error, and take the mean of h away again: what remains is the rounding
-//! of that sum, u of the sizes for each addition. Products of errors are some
+//! kernels of a layer's backward form h = (x - mean) r, which the mean's error moves alike in all
+//! columns, and take the mean of h away again: what remains is the rounding of that sum, u of the
+//! sizes for each addition. Products of errors are some
 //! hundred u of what is counted: [`SECOND_ORDER`]. The same holds on rows whose squares leave fp32's
 //! range: what scales them by a power of two errs no more.
 //!
@@ -184,12 +184,10 @@ impl StatisticsError {
             rstd,
         };
         if layer && on.pivots {
-            // What the mean is off by, and its product with rstd, moves every h alike.
-            let alike = mean + on.unit * moments.mean.abs();
-            let distances = x.iter().map(|x| (x - moments.mean).abs() + alike);
+            let distances = x.iter().map(|x| (x - moments.mean).abs() + mean);
             let size = distances.sum::<f64>() / x.len() as f64;
             read.centre = (on.adds() + 3.0) * on.unit * size;
-            read.deviation = on.unit * alike;
+            read.deviation = on.unit * mean;
         }
         read
     }
