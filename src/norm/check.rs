@@ -181,7 +181,10 @@ pub(super) fn partial_rows(rows: usize, width: usize) -> usize {
 /// Bytes of a backward's workspace: for each of two weights of `width` elements, partial sums in f32
 /// that a second stage adds up in order; and one row more, of sums that become one number.
 pub(super) fn workspace_bytes(rows: usize, width: usize) -> usize {
-    let partial = partial_rows(rows, width).saturating_mul(2) + 1;
+    let partial = match partial_rows(rows, width) {
+        0 => 0,
+        partial => 2 * partial + 1,
+    };
     let bytes = partial
         .saturating_mul(width)
         .saturating_mul(size_of::<f32>());

@@ -54,6 +54,20 @@ impl ColumnKernels {
         unsafe { stream.launch(&self.columns, config, &params, &[workspace], &mut [out]) }
     }
 
+    /// Zeros: the sums of no rows.
+    pub(in crate::norm) fn clear(&self, stream: &Stream, out: TensorMut<'_>) -> Result<()> {
+        let nothing = Partial {
+            address: 0,
+            groups: 1,
+            slices: 0,
+            columns: out.elements() as u32,
+        };
+        let params = params(nothing, out.address(), false);
+        let config = config(nothing.columns.div_ceil(COLUMNS));
+        // SAFETY: without slices the kernel reads nothing, and it writes one value a column of `out`.
+        unsafe { stream.launch(&self.columns, config, &params, &[], &mut [out]) }
+    }
+
     /// `out[0]` = sum over slices and columns of one group, by way of a row of the workspace at
     /// `between`.
     pub(in crate::norm) fn sum_to_one(
