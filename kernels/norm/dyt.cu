@@ -207,7 +207,7 @@ EVENKEEL_DEVICE void sums(const DytSumsParams& params) {
     float* const out = of_gamma ? params.dgamma : params.dbeta;
     if (out == nullptr) return;
     column_sums(params, of_gamma ? params.partial_dgamma : params.partial_dbeta, out,
-                blockIdx.x % column_blocks * 32);
+                (of_gamma ? blockIdx.x : blockIdx.x - column_blocks) * 32);
     return;
   }
   if (params.dalpha == nullptr) return;

@@ -172,7 +172,8 @@ struct Step {
     return t;
   }
 
-  // The thread's part of u; teams that share a block read it once together.
+  // The thread's part of u; teams that share a block read it once together. Their sums come over
+  // it, after the barrier of common_scale().
   EVENKEEL_DEVICE void load_u(const Columns<Layout>& columns,
                               float (&u)[Layout::kUnits][Layout::kChunk]) {
     const uint32_t count = params.grid.columns;
@@ -188,8 +189,6 @@ struct Step {
       const ColumnVector vector = {from, 0, FloatType::kF32, 0};
       load_columns(vector, 0, columns, i, 0.0f, u[i]);
     }
-    // The teams' sums come over it.
-    if (team.count() > 1) __syncthreads();
   }
 
   // A row in registers.

@@ -46,7 +46,7 @@ pub(super) fn tev_tables(subject: &Subject, effort: Effort) -> Result<Held, Stri
 }
 
 /// Rows with a common offset of 1e4, constant or nearly: deviations are from the mean, so that the
-/// offset costs no more than its own rounding.
+/// offset costs no more than its own rounding. Large and small elements, whose squares have no room.
 pub(super) fn tev_offsets(subject: &Subject, _: Effort) -> Result<Held, String> {
     if let Some(skipped) = there(subject, Operation::Tev) {
         return skipped;
@@ -70,6 +70,18 @@ pub(super) fn tev_offsets(subject: &Subject, _: Effort) -> Result<Held, String> 
             case.seed = 300 + index as u64;
             held.check(device(subject, index)?, &case.problem())?;
             index += 1;
+        }
+    }
+    // Squares of these leave the range of single precision; the second length is read in segments.
+    for dtype in [DType::Bf16, DType::F32] {
+        for spread in [1e30, 1e-17] {
+            for columns in [64, 9000] {
+                let mut case = Case::new(3, columns, dtype);
+                case.spread = spread;
+                case.seed = 250 + index as u64;
+                held.check(device(subject, index)?, &case.problem())?;
+                index += 1;
+            }
         }
     }
     Ok(held)
