@@ -105,8 +105,8 @@ impl Gpu {
             from.view().address() + begin as u64,
             to.view_mut().address() + offset as u64,
         );
-        // SAFETY: both ranges lie within their buffers, which were made on this stream and outlive
-        // its work, since freeing a buffer takes its turn in the stream too.
+        // SAFETY: both ranges lie within their buffers, which the benchmark makes on this stream and
+        // which outlive its work, since freeing a buffer takes its turn in the stream too.
         unsafe { result::memcpy_dtod_async(target, source, bytes, self.raw.cu_stream()) }
             .map_err(|error| driver("cuMemcpyDtoDAsync", error))
     }

@@ -193,4 +193,11 @@ mod tests {
         let notes = measure("none.py", &mut rows, 1, |_| Some(json!(1)));
         assert!(notes[0].contains("none.py"), "{notes:?}");
     }
+
+    #[test]
+    fn the_scripts_are_there() {
+        for script in ["cross_entropy.py", "norm.py", "protocol.py"] {
+            assert!(folder().join(script).is_file(), "{script}");
+        }
+    }
 }

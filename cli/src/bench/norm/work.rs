@@ -124,6 +124,8 @@ impl Work {
     pub fn of(shape: ShapeOf) -> &'static [Self] {
         match shape {
             ShapeOf::Rows(_) => &Self::OF_ROWS,
+            // Nothing to pair the last element of an odd head with.
+            ShapeOf::Heads(heads) if heads.head_dim % 2 == 1 => &Self::OF_HEADS[..2],
             ShapeOf::Heads(_) => &Self::OF_HEADS,
             ShapeOf::Logits(_) => &[],
         }
@@ -223,6 +225,13 @@ mod tests {
         for (work, least) in Work::of(shape).iter().zip(least) {
             assert_eq!(work.bytes(shape, DType::Bf16), least, "{}", work.name());
         }
+        let odd = ShapeOf::Heads(Heads {
+            tokens: 10,
+            heads: 3,
+            head_dim: 7,
+        });
+        let rotary = |work: &Work| work.operation == Operation::RotaryQkNorm;
+        assert!(!Work::of(odd).iter().any(rotary));
         // f32: rows, gamma and dgamma of four bytes an element.
         let backward = work(Operation::Rms, Pass::Backward);
         assert_eq!(backward.bytes(rows(10, 100), DType::F32), 12_840);
