@@ -31,6 +31,7 @@ properties!(
     wrong_arguments,
     the_same_bits_every_time,
     bytes_of_norms,
+    bytes_of_gradients,
     norms_on_other_architectures,
     softmax_kinds_and_masks,
     softmax_lengths_of_rows,

@@ -36,6 +36,7 @@ properties!(
     rows::wrong_arguments: "each wrong argument and its error",
     rows::the_same_bits_every_time: "runs, schedules and device sizes give the same bits",
     rows::bytes_of_norms: "bytes moved by a forward, against the least there is",
+    rows::bytes_of_gradients: "bytes moved by a backward, against the least there is",
     rows::norms_on_other_architectures: "each architecture, with its limits",
     softmax::softmax_kinds_and_masks: "each softmax with each mask, type and pass against the reference",
     softmax::softmax_lengths_of_rows: "softmaxes of 1 to 262144 keys, one query and more",

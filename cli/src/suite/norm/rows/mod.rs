@@ -22,7 +22,7 @@ pub(super) use self::{
     random::random_norms,
     rejection::refusals,
     schedules::{norms_on_other_architectures, the_same_bits_every_time},
-    traffic::bytes_of_norms,
+    traffic::{bytes_of_gradients, bytes_of_norms},
     workloads::workloads,
 };
 use super::{Effort, Held, emulated, expect, told};

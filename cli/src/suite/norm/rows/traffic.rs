@@ -1,4 +1,4 @@
-//! Bytes that a forward moves, as the emulator counts them.
+//! Bytes that a forward and a backward move, as the emulator counts them.
 
 use evenkeel::norm::NormOptions;
 use evenkeel::{DType, DeviceKind};
@@ -114,6 +114,67 @@ pub(in super::super) fn bytes_of_norms(subject: &Subject, effort: Effort) -> Res
                             problem.name
                         ));
                     }
+                }
+            }
+        }
+    }
+    tried(held)
+}
+
+/// The backward of rows that registers hold, without weights, which would be read again for each row:
+/// x, dy and the stream's gradient are read once, dx and the residual's gradient written once. Each
+/// thread's read of the row's statistics counts; a thread has 8 columns at least.
+pub(in super::super) fn bytes_of_gradients(
+    subject: &Subject,
+    effort: Effort,
+) -> Result<Held, String> {
+    if subject.kind() != DeviceKind::Emulated {
+        return Held::skipped("only the emulator counts bytes");
+    }
+    let mut held = Held::default();
+    let mut widths = vec![128, 1000, 4096, 16_384];
+    if effort == Effort::Full {
+        widths.push(65_536);
+    }
+    for (index, &columns) in widths.iter().enumerate() {
+        for (layer, residual) in [(false, true), (true, true), (false, false)] {
+            let tokens = (30_000 / columns).clamp(1, 40);
+            let dtype = [DType::Bf16, DType::F32][index % 2];
+            let mut case = Case::new(Operation::Norm, tokens, columns, dtype);
+            case.norm = Some(if layer {
+                NormOptions::layer()
+            } else {
+                NormOptions::rms()
+            });
+            (case.gamma, case.beta, case.weight_gradients) = (false, false, false);
+            (case.residual, case.stream_gradients) = (residual, residual);
+            let problem = case.problem();
+            let device = subject.device(0).map_err(|error| error.to_string())?;
+            let bytes = crate::traffic::of_kernels(device, &problem, "norm_backward")
+                .map_err(|error| told(&error, &problem))?;
+            held.problems += 1;
+            let rows = tokens as f64;
+            let element = (tokens * columns * dtype.size()) as f64;
+            let statistics = rows * if layer { 8.0 } else { 4.0 };
+            let threads = (columns / 8 + 32) as f64;
+            let (read, written) = match residual {
+                true => (3.0 * element, 2.0 * element),
+                false => (2.0 * element, element),
+            };
+            for (what, got, least, most) in [
+                (
+                    "read",
+                    bytes.loads as f64,
+                    read,
+                    read + statistics * threads,
+                ),
+                ("written", bytes.stores as f64, written, written),
+            ] {
+                if got < least || got > most + 1024.0 {
+                    return Err(format!(
+                        "{got} bytes {what}, expected {least} to {most}: {}",
+                        problem.name
+                    ));
                 }
             }
         }

@@ -21,14 +21,16 @@ const ROWS: [(usize, usize, u32); 5] = [
 /// The larger clusters.
 const LONG: [(usize, usize, u32); 3] = [(5, 40_000, 8), (5, 70_001, 16), (5, 140_000, 16)];
 
-/// Tokens and columns of heads, pairing and width of their rotary embedding: partners in one thread and
-/// in two, of one warp and of several.
-const HEADS: [(usize, usize, Pairing, usize); 5] = [
-    (100, 64, Pairing::HalfSplit, 64),
-    (60, 130, Pairing::HalfSplit, 36),
-    (60, 61, Pairing::Interleaved, 60),
-    (40, 128, Pairing::Interleaved, 128),
-    (12, 1000, Pairing::HalfSplit, 1000),
+/// Tokens, heads and columns, pairing and width of their rotary embedding: partners in one thread and
+/// in two, of one warp and of several; and more heads than blocks, so that a block has the weights of
+/// one after the other.
+const HEADS: [([usize; 3], Pairing, usize); 6] = [
+    ([100, 3, 64], Pairing::HalfSplit, 64),
+    ([60, 3, 130], Pairing::HalfSplit, 36),
+    ([60, 3, 61], Pairing::Interleaved, 60),
+    ([40, 3, 128], Pairing::Interleaved, 128),
+    ([12, 3, 1000], Pairing::HalfSplit, 1000),
+    ([10, 40, 62], Pairing::HalfSplit, 62),
 ];
 
 /// Each operation on each of these.
@@ -55,9 +57,10 @@ pub(in super::super) fn workloads(quick: bool) -> Vec<Workload> {
     for operation in OPERATIONS.into_iter().filter(here) {
         let dtype = |index: usize| [DType::Bf16, DType::F32][index % 2];
         if operation == Operation::HeadNorm {
-            for (index, (tokens, columns, pairing, width)) in HEADS.into_iter().enumerate() {
+            for (index, (shape, pairing, width)) in HEADS.into_iter().enumerate() {
+                let [tokens, heads, columns] = shape;
                 let mut case = Case::new(operation, tokens, columns, dtype(index));
-                case.heads = 3;
+                case.heads = heads;
                 case.rotary = Some(Rotary::new(pairing, width));
                 add(case, 1, index);
             }
