@@ -18,7 +18,7 @@
 //!
 //! # Operations and devices
 //!
-//! | | what it computes | CUDA 9.0, 10.x | other CUDA from 8.0 on | emulated | CPU |
+//! | | what it computes | CUDA 9.0, 10.0, 10.3 | other CUDA from 8.0 on | emulated | CPU |
 //! |---|---|---|---|---|---|
 //! | [`loss::SoftmaxLoss`] | objectives on the target's probability, value and gradient | each logit read once | read twice | the GPU's kernels | formulas in `f64` |
 //! | [`loss::LogProbs`] | log-probabilities, entropies and lse of given tokens, with a gradient | as above | as above | as above | as above |

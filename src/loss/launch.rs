@@ -30,7 +30,7 @@ pub enum KernelPath {
     /// One block a row, from compute capability 8.0 on: forward with gradient reads the logits
     /// twice.
     Block,
-    /// A cluster's shared memory holds the row: compute capability 9.0 and 10.x. Forward with
+    /// A cluster's shared memory holds the row: compute capability 9.0, 10.0 and 10.3. Forward with
     /// gradient reads the logits once. Backward from a saved state runs on `Block`, which reads
     /// them once as well.
     Cluster,

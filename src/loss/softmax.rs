@@ -19,8 +19,8 @@ use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 /// ```
 ///
 /// with the objective f of [`Objective`](super::Objective), and with its gradient in x. Probabilities
-/// are never stored: on a GPU of compute capability 9.0 or 10.x forward and gradient read each logit
-/// once and write each gradient once ([`KernelPath`]).
+/// are never stored: on a GPU of compute capability 9.0, 10.0 or 10.3 forward and gradient read each
+/// logit once and write each gradient once ([`KernelPath`]).
 ///
 /// Sources: "Beyond Log Likelihood" (arXiv 2510.00526) for the family; each member's own at
 /// [`Objective`](super::Objective), each term's at [`LossOptions`].

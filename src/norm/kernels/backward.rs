@@ -13,7 +13,7 @@ use crate::norm::{NormKind, NormOptions};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// The most shared memory that sums of columns take: what every GPU of compute capability 9.0 and
-/// 10.x has for a block beside its team's, and others have for layouts without clusters.
+/// 10.0 and 10.3 has for a block beside its team's, and others have for layouts without clusters.
 const SUMS_IN_CLUSTERS: usize = 200 * 1024;
 const SUMS_IN_BLOCKS: usize = 96 * 1024;
 

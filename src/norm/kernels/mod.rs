@@ -79,7 +79,7 @@ impl RowKernels {
         block: Source<'_>,
         cluster: Option<Source<'_>>,
     ) -> Result<Self> {
-        // Clusters of these kernels are compiled for compute capabilities 9.0 and 10.x.
+        // Clusters of these kernels are compiled for compute capabilities 9.0, 10.0 and 10.3.
         let clusters = matches!(
             stream.device().compute_capability(),
             Some((9, 0) | (10, 0 | 3))
