@@ -12,11 +12,13 @@ pub enum Op {
     Loss,
     /// Normalizations and other operations on rows.
     Norm,
+    /// Low-bit formats.
+    Quant,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Loss, Self::Norm];
+    pub const ALL: [Self; 3] = [Self::Loss, Self::Norm, Self::Quant];
 }
 
 impl fmt::Display for Op {
@@ -24,6 +26,7 @@ impl fmt::Display for Op {
         f.write_str(match self {
             Self::Loss => "loss",
             Self::Norm => "norm",
+            Self::Quant => "quant",
         })
     }
 }
@@ -35,7 +38,7 @@ impl FromStr for Op {
         Self::ALL
             .into_iter()
             .find(|op| op.to_string() == text)
-            .ok_or_else(|| "the operation families here are: loss, norm".into())
+            .ok_or_else(|| "the operation families here are: loss, norm, quant".into())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod norm;
 pub mod numbers;
 pub mod program;
+pub mod quant;
 pub mod random;
 pub mod subject;
 pub mod suite;

@@ -31,7 +31,7 @@ struct Verify {
     /// cpu, emulated or cuda; all that are here without it
     #[arg(long)]
     device: Option<choose::Kind>,
-    /// The operation family, loss or norm; all without it
+    /// The operation family, loss, norm or quant; all without it
     #[arg(long)]
     op: Option<choose::Op>,
     /// Schedules of the emulator
@@ -50,7 +50,7 @@ struct Bench {
     /// cpu, emulated or cuda; the best that is here without it
     #[arg(long)]
     device: Option<choose::Kind>,
-    /// The operation family, loss or norm; all without it
+    /// The operation family, loss, norm or quant; all without it
     #[arg(long)]
     op: Option<choose::Op>,
     /// TOKENSxVOCAB or TOKENSxWIDTH, as 8192x128256, or TOKENSxHEADSxHEAD_DIM; may be given again

@@ -14,10 +14,17 @@ mod emulated;
 mod golden;
 #[cfg(feature = "loss")]
 mod loss;
-#[cfg(all(feature = "emulator", feature = "loss", feature = "norm"))]
+#[cfg(all(
+    feature = "emulator",
+    feature = "loss",
+    feature = "norm",
+    feature = "quant"
+))]
 mod mutate;
 #[cfg(feature = "norm")]
 mod norm;
-#[cfg(any(feature = "loss", feature = "norm"))]
+#[cfg(any(feature = "loss", feature = "norm", feature = "quant"))]
 mod properties;
+#[cfg(feature = "quant")]
+mod quant;
 mod support;

@@ -5,6 +5,7 @@
 
 mod loss;
 mod norm;
+mod quant;
 mod random;
 
 use evenkeel::{Device, DeviceKind, Error};
@@ -154,7 +155,7 @@ pub struct Family {
 }
 
 /// Every family.
-pub const FAMILIES: &[Family] = &[loss::FAMILY, norm::FAMILY];
+pub const FAMILIES: &[Family] = &[loss::FAMILY, norm::FAMILY, quant::FAMILY];
 
 /// The family of these operations.
 #[must_use]

@@ -4,6 +4,7 @@ mod loss;
 #[cfg(feature = "emulator")]
 mod mutate;
 mod norm;
+mod quant;
 
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,7 @@ fn device(subject: &Subject, options: &Options) -> bool {
         right &= match family.op {
             Op::Loss => loss::run(subject),
             Op::Norm => norm::run(subject),
+            Op::Quant => quant::run(subject),
         };
         right &= properties(subject, family, effort);
         right &= refusals(subject, family);

@@ -1,0 +1,19 @@
+//! The properties of the low-bit formats, one test of each for each kind of device, and golden
+//! vectors on all of them.
+
+use evenkeel::DeviceKind;
+
+use crate::properties::properties;
+
+// In the order of the lists of cli/src/suite/quant/mod.rs.
+properties!(Quant:);
+
+/// The golden vectors of each operation on a device.
+const GOLDEN: &[fn(DeviceKind)] = &[];
+
+/// Every golden case on a device.
+fn golden_vectors(kind: DeviceKind) {
+    for check in GOLDEN {
+        check(kind);
+    }
+}
