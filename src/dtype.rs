@@ -1,5 +1,7 @@
 //! Element types.
 
+pub(crate) mod low_bit;
+
 use std::{fmt, str::FromStr};
 
 use bytemuck::Pod;
@@ -34,11 +36,19 @@ pub enum DType {
     U8,
     /// 64-bit float.
     F64,
+    /// 8-bit float: 4 bits of exponent, 3 of fraction ([`E4m3`](crate::E4m3)).
+    E4m3,
+    /// 8-bit float: 5 bits of exponent, 2 of fraction ([`E5m2`](crate::E5m2)).
+    E5m2,
+    /// A power of two in a byte ([`E8m0`](crate::E8m0)).
+    E8m0,
+    /// A byte of two 4-bit floats ([`E2m1x2`](crate::E2m1x2)). Shapes count bytes.
+    E2m1x2,
 }
 
 impl DType {
     /// Every type, for tables and tests.
-    pub const ALL: [DType; 8] = [
+    pub const ALL: [DType; 12] = [
         DType::F32,
         DType::F16,
         DType::Bf16,
@@ -47,12 +57,16 @@ impl DType {
         DType::U32,
         DType::U8,
         DType::F64,
+        DType::E4m3,
+        DType::E5m2,
+        DType::E8m0,
+        DType::E2m1x2,
     ];
 
     /// Bytes per element, which is also its alignment.
     pub const fn size(self) -> usize {
         match self {
-            DType::U8 => 1,
+            DType::U8 | DType::E4m3 | DType::E5m2 | DType::E8m0 | DType::E2m1x2 => 1,
             DType::F16 | DType::Bf16 => 2,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::F64 | DType::I64 => 8,
@@ -70,10 +84,14 @@ impl DType {
             DType::U32 => "u32",
             DType::U8 => "u8",
             DType::F64 => "f64",
+            DType::E4m3 => "e4m3",
+            DType::E5m2 => "e5m2",
+            DType::E8m0 => "e8m0",
+            DType::E2m1x2 => "e2m1x2",
         }
     }
 
-    /// Whether the type is a floating-point type.
+    /// Whether the type is a floating-point type of 16 bits or more.
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16 | DType::Bf16 | DType::F64)
     }
@@ -109,13 +127,17 @@ mod sealed {
 }
 
 /// A host type that is an element of tensors: `f32`, `f64`, [`half::f16`], [`half::bf16`], `i64`,
-/// `i32`, `u32`, `u8`.
+/// `i32`, `u32`, `u8`, [`E4m3`](crate::E4m3), [`E5m2`](crate::E5m2), [`E8m0`](crate::E8m0),
+/// [`E2m1x2`](crate::E2m1x2).
 ///
 /// The trait is sealed: kernels know these types and no others.
 pub trait Element: sealed::Sealed + Pod + Send + Sync + fmt::Debug + PartialEq {
     /// The tensor's element type for this host type.
     const DTYPE: DType;
+}
 
+/// An [`Element`] that is one number: every one but [`E2m1x2`](crate::E2m1x2), which is two.
+pub trait Number: Element {
     /// The value as `f64`; exact for all but `i64` beyond 2^53.
     fn to_f64(self) -> f64;
 
@@ -128,6 +150,8 @@ macro_rules! element {
         impl sealed::Sealed for $type {}
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
+        }
+        impl Number for $type {
             fn to_f64(self) -> f64 {
                 self as f64
             }
@@ -150,6 +174,8 @@ macro_rules! half_element {
         impl sealed::Sealed for $type {}
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
+        }
+        impl Number for $type {
             fn to_f64(self) -> f64 {
                 self.to_f64()
             }
@@ -186,16 +212,16 @@ mod tests {
         // Just above the tie between 1 and the next bf16: f32 rounds it onto the tie, which would
         // then go to even.
         let above_tie = 1.0 + f64::powi(2.0, -8) + f64::powi(2.0, -40);
-        assert_eq!(<bf16 as Element>::from_f64(above_tie).to_bits(), 0x3f81);
+        assert_eq!(<bf16 as Number>::from_f64(above_tie).to_bits(), 0x3f81);
         let below_tie = 1.0 + 3.0 * f64::powi(2.0, -8) - f64::powi(2.0, -40);
-        assert_eq!(<bf16 as Element>::from_f64(below_tie).to_bits(), 0x3f81);
+        assert_eq!(<bf16 as Number>::from_f64(below_tie).to_bits(), 0x3f81);
         let above_tie = 1.0 + f64::powi(2.0, -11) + f64::powi(2.0, -50);
-        assert_eq!(<f16 as Element>::from_f64(-above_tie).to_bits(), 0xbc01);
-        assert_eq!(<f16 as Element>::from_f64(65519.999).to_bits(), 0x7bff);
-        assert_eq!(<f16 as Element>::from_f64(65520.0), f16::INFINITY);
-        assert_eq!(<bf16 as Element>::from_f64(f64::MAX), bf16::INFINITY);
-        assert_eq!(<bf16 as Element>::from_f64(f64::MIN_POSITIVE).to_bits(), 0);
-        assert!(<bf16 as Element>::from_f64(f64::NAN).is_nan());
+        assert_eq!(<f16 as Number>::from_f64(-above_tie).to_bits(), 0xbc01);
+        assert_eq!(<f16 as Number>::from_f64(65519.999).to_bits(), 0x7bff);
+        assert_eq!(<f16 as Number>::from_f64(65520.0), f16::INFINITY);
+        assert_eq!(<bf16 as Number>::from_f64(f64::MAX), bf16::INFINITY);
+        assert_eq!(<bf16 as Number>::from_f64(f64::MIN_POSITIVE).to_bits(), 0);
+        assert!(<bf16 as Number>::from_f64(f64::NAN).is_nan());
     }
 
     #[test]
@@ -204,14 +230,14 @@ mod tests {
             let value = bf16::from_bits(bits);
             if !value.is_nan() {
                 assert_eq!(
-                    <bf16 as Element>::from_f64(Element::to_f64(value)).to_bits(),
+                    <bf16 as Number>::from_f64(Number::to_f64(value)).to_bits(),
                     bits
                 );
             }
             let value = f16::from_bits(bits);
             if !value.is_nan() {
                 assert_eq!(
-                    <f16 as Element>::from_f64(Element::to_f64(value)).to_bits(),
+                    <f16 as Number>::from_f64(Number::to_f64(value)).to_bits(),
                     bits
                 );
             }

@@ -132,9 +132,15 @@ impl Status {
     pub const POSITION_OUT_OF_RANGE: Status = Status(32);
     /// A weight's largest singular value was found to be 0: nothing can be divided by it.
     pub const ZERO_SIGMA: Status = Status(64);
+    /// A block of 4-bit values holds NaN or an infinity, which they cannot say: its scale is NaN.
+    pub const NON_FINITE_BLOCK: Status = Status(128);
+    /// The offsets of groups of rows do not ascend from 0 to the number of rows.
+    pub const BAD_GROUP_OFFSETS: Status = Status(256);
+    /// A group of rows begins or ends inside a byte of two values, or inside a rotation's block.
+    pub const RAGGED_GROUP: Status = Status(512);
 
     /// The bits and what they mean: the one list.
-    const MEANINGS: [(Status, &'static str, &'static str); 7] = [
+    const MEANINGS: [(Status, &'static str, &'static str); 10] = [
         (
             Status::TARGET_OUT_OF_RANGE,
             "TARGET_OUT_OF_RANGE",
@@ -169,6 +175,21 @@ impl Status {
             Status::ZERO_SIGMA,
             "ZERO_SIGMA",
             "a weight's largest singular value was found to be 0",
+        ),
+        (
+            Status::NON_FINITE_BLOCK,
+            "NON_FINITE_BLOCK",
+            "a block of 4-bit values holds NaN or an infinity, and its scale is NaN",
+        ),
+        (
+            Status::BAD_GROUP_OFFSETS,
+            "BAD_GROUP_OFFSETS",
+            "the offsets of groups of rows do not ascend from 0 to the number of rows",
+        ),
+        (
+            Status::RAGGED_GROUP,
+            "RAGGED_GROUP",
+            "a group of rows begins or ends inside a byte of two values or a rotation's block",
         ),
     ];
 

@@ -78,15 +78,18 @@ pub mod interop;
 pub mod loss;
 #[cfg(feature = "norm")]
 pub mod norm;
+#[cfg(feature = "quant")]
+pub mod quant;
 pub mod reference;
 pub mod tensor;
-#[cfg(any(feature = "loss", feature = "norm"))]
+#[cfg(any(feature = "loss", feature = "norm", feature = "quant"))]
 mod text;
 
 pub use device::{Buffer, Device, DeviceId, DeviceKind, Event, Stream};
 #[cfg(feature = "emulator")]
 pub use device::{EmulatorOptions, LaunchReport};
-pub use dtype::{DType, Element};
+pub use dtype::low_bit::{E2m1x2, E4m3, E5m2, E8m0};
+pub use dtype::{DType, Element, Number};
 pub use error::{Error, Result, Status};
 /// The emulator: its architectures, and the types of its reports.
 #[cfg(feature = "emulator")]

@@ -1,6 +1,8 @@
 //! Tensors of test problems in a device's memory: layouts, transfers, and what must stay untouched.
 
-use evenkeel::{Buffer, DType, Element, Result, Stream, TensorMut, TensorRef};
+use evenkeel::{
+    Buffer, DType, E2m1x2, E4m3, E5m2, E8m0, Number, Result, Stream, TensorMut, TensorRef,
+};
 use half::{bf16, f16};
 
 use crate::compare::Verdict;
@@ -89,7 +91,7 @@ impl Layout {
 /// # Errors
 /// The device's.
 pub fn upload(stream: &Stream, dtype: DType, shape: &[usize], values: &[f64]) -> Result<Buffer> {
-    fn converted<T: Element>(values: &[f64]) -> Vec<T> {
+    fn converted<T: Number>(values: &[f64]) -> Vec<T> {
         values.iter().map(|&x| T::from_f64(x)).collect()
     }
     match dtype {
@@ -123,7 +125,7 @@ pub fn upload_integers(stream: &Stream, dtype: DType, values: &[i64]) -> Result<
 /// # Errors
 /// The device's.
 pub fn download(buffer: &Buffer) -> Result<Vec<f64>> {
-    fn widened<T: Element>(buffer: &Buffer) -> Result<Vec<f64>> {
+    fn widened<T: Number>(buffer: &Buffer) -> Result<Vec<f64>> {
         Ok(buffer.read::<T>()?.into_iter().map(T::to_f64).collect())
     }
     match buffer.dtype() {
@@ -134,6 +136,17 @@ pub fn download(buffer: &Buffer) -> Result<Vec<f64>> {
         DType::I32 => widened::<i32>(buffer),
         DType::U32 => widened::<u32>(buffer),
         DType::U8 => widened::<u8>(buffer),
+        DType::E4m3 => widened::<E4m3>(buffer),
+        DType::E5m2 => widened::<E5m2>(buffer),
+        DType::E8m0 => widened::<E8m0>(buffer),
+        DType::E2m1x2 => {
+            let pairs = buffer.read::<E2m1x2>()?;
+            Ok(pairs
+                .into_iter()
+                .flat_map(E2m1x2::to_f32)
+                .map(f64::from)
+                .collect())
+        }
         _ => widened::<f32>(buffer),
     }
 }

@@ -1,14 +1,14 @@
 //! Rounding to the types of results, and errors counted in their units of the last place.
 
-use evenkeel::{DType, Element};
+use evenkeel::{DType, Number};
 use half::{bf16, f16};
 
 /// `value` rounded once to `dtype` (bf16, f16 or f32), as f64.
 #[must_use]
 pub fn round_to(dtype: DType, value: f64) -> f64 {
     match dtype {
-        DType::Bf16 => Element::to_f64(<bf16 as Element>::from_f64(value)),
-        DType::F16 => Element::to_f64(<f16 as Element>::from_f64(value)),
+        DType::Bf16 => Number::to_f64(<bf16 as Number>::from_f64(value)),
+        DType::F16 => Number::to_f64(<f16 as Number>::from_f64(value)),
         _ => f64::from(value as f32),
     }
 }

@@ -13,6 +13,9 @@ enum StatusBit : uint32_t {
   kBadSequenceOffsets = 16,
   kPositionOutOfRange = 32,
   kZeroSigma = 64,
+  kNonFiniteBlock = 128,
+  kBadGroupOffsets = 256,
+  kRaggedGroup = 512,
 };
 
 }  // namespace evenkeel

@@ -9,7 +9,7 @@ use super::{LossOptions, Reduction};
 use crate::reference::loss::batch::{self, Batch, Forward};
 use crate::reference::loss::{RowResult, RowState};
 use crate::reference::{self, Indices};
-use crate::{DType, Element, Result, Status, TensorMut, TensorRef};
+use crate::{DType, Number, Result, Status, TensorMut, TensorRef};
 
 /// Calls a generic function with the element type of `dtype`.
 macro_rules! with_float {
@@ -100,7 +100,7 @@ fn indices<'a>(view: &TensorRef<'a>) -> Result<Indices<'a>> {
     })
 }
 
-fn optional<'a, T: Element>(view: Option<&TensorRef<'a>>) -> Result<Option<&'a [T]>> {
+fn optional<'a, T: Number>(view: Option<&TensorRef<'a>>) -> Result<Option<&'a [T]>> {
     view.map(TensorRef::host_slice).transpose()
 }
 
@@ -129,7 +129,7 @@ fn saved_states(state: &TensorRef<'_>) -> Result<Vec<RowState>> {
     Ok(rows.iter().map(RowState::from_saved).collect())
 }
 
-fn rows_of<'a, T: Element>(view: &TensorRef<'a>) -> Result<reference::Rows<'a, T>> {
+fn rows_of<'a, T: Number>(view: &TensorRef<'a>) -> Result<reference::Rows<'a, T>> {
     reference::Rows::new(
         view.host_slice()?,
         view.rows(),
@@ -138,12 +138,12 @@ fn rows_of<'a, T: Element>(view: &TensorRef<'a>) -> Result<reference::Rows<'a, T
     )
 }
 
-fn rows_mut<'v, T: Element>(view: &'v mut TensorMut<'_>) -> Result<reference::RowsMut<'v, T>> {
+fn rows_mut<'v, T: Number>(view: &'v mut TensorMut<'_>) -> Result<reference::RowsMut<'v, T>> {
     let (rows, columns, stride) = (view.rows(), view.columns(), view.row_stride());
     reference::RowsMut::new(view.host_slice_mut()?, rows, columns, stride)
 }
 
-fn forward<T: Element>(
+fn forward<T: Number>(
     batch: &Batch<'_>,
     options: &LossOptions,
     rows: Rows<'_, '_>,
@@ -166,7 +166,7 @@ fn forward<T: Element>(
     }
 }
 
-fn backward<T: Element>(
+fn backward<T: Number>(
     batch: &Batch<'_>,
     options: &LossOptions,
     rows: Rows<'_, '_>,
@@ -231,7 +231,7 @@ fn store(options: &LossOptions, forward: &Forward, outputs: &mut LossOutputs<'_>
     Ok(())
 }
 
-fn fill<T: Element>(view: &mut TensorMut<'_>, values: impl IntoIterator<Item = T>) -> Result<()> {
+fn fill<T: Number>(view: &mut TensorMut<'_>, values: impl IntoIterator<Item = T>) -> Result<()> {
     for (slot, value) in view.host_slice_mut::<T>()?.iter_mut().zip(values) {
         *slot = value;
     }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::{Buffer, DType, Device, Element, Error, Result, Stream, TensorMut, TensorRef};
+use crate::{Buffer, DType, Device, Error, Number, Result, Stream, TensorMut, TensorRef};
 
 /// The types of rows.
 pub(super) const FLOATS: [DType; 3] = super::check::FLOATS;
@@ -26,15 +26,15 @@ pub(super) fn numbers(count: usize, seed: u64) -> Vec<f64> {
 /// `values` rounded to the type.
 pub(super) fn rounded(dtype: DType, values: &[f64]) -> Vec<f64> {
     let round: fn(f64) -> f64 = match dtype {
-        DType::Bf16 => |value| <bf16 as Element>::from_f64(value).to_f64(),
-        DType::F16 => |value| <f16 as Element>::from_f64(value).to_f64(),
+        DType::Bf16 => |value| <bf16 as Number>::from_f64(value).to_f64(),
+        DType::F16 => |value| <f16 as Number>::from_f64(value).to_f64(),
         _ => |value| f64::from(value as f32),
     };
     values.iter().map(|&value| round(value)).collect()
 }
 
 fn upload(stream: &Stream, dtype: DType, values: &[f64]) -> Buffer {
-    fn typed<T: Element>(stream: &Stream, values: &[f64]) -> Buffer {
+    fn typed<T: Number>(stream: &Stream, values: &[f64]) -> Buffer {
         let values: Vec<T> = values.iter().map(|&value| T::from_f64(value)).collect();
         stream.upload(&[values.len()], &values).unwrap()
     }
@@ -47,9 +47,9 @@ fn upload(stream: &Stream, dtype: DType, values: &[f64]) -> Buffer {
 
 /// A buffer's numbers.
 pub(super) fn read(buffer: &Buffer) -> Vec<f64> {
-    fn typed<T: Element>(buffer: &Buffer) -> Vec<f64> {
+    fn typed<T: Number>(buffer: &Buffer) -> Vec<f64> {
         let values = buffer.read::<T>().unwrap();
-        values.into_iter().map(Element::to_f64).collect()
+        values.into_iter().map(Number::to_f64).collect()
     }
     match buffer.dtype() {
         DType::Bf16 => typed::<bf16>(buffer),

@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use crate::{DType, Element, Error};
+use crate::{DType, Error, Number};
 
 /// A slice of floats that is read.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ impl<'a> Floats<'a> {
 
     /// Elements `start..end`, which are within, widened.
     pub(crate) fn widen(&self, start: usize, end: usize) -> Vec<f64> {
-        each!(self, Self, values => values[start..end].iter().map(|v| Element::to_f64(*v)).collect())
+        each!(self, Self, values => values[start..end].iter().map(|v| Number::to_f64(*v)).collect())
     }
 
     /// All elements, widened.
@@ -153,14 +153,14 @@ impl FloatsMut<'_> {
     /// All elements, widened.
     #[must_use]
     pub fn to_f64(&self) -> Vec<f64> {
-        each!(self, Self, values => values.iter().map(|v| Element::to_f64(*v)).collect())
+        each!(self, Self, values => values.iter().map(|v| Number::to_f64(*v)).collect())
     }
 
     /// Rounds `values`, one for each element.
     pub(crate) fn store(&mut self, values: &[f64]) {
         each!(self, Self, into => {
             for (into, &value) in into.iter_mut().zip(values) {
-                *into = Element::from_f64(value);
+                *into = Number::from_f64(value);
             }
         });
     }
@@ -169,8 +169,8 @@ impl FloatsMut<'_> {
     pub(crate) fn store_or_add(&mut self, values: &[f64], add: bool) {
         each!(self, Self, into => {
             for (into, &value) in into.iter_mut().zip(values) {
-                let before = if add { Element::to_f64(*into) } else { 0.0 };
-                *into = Element::from_f64(before + value);
+                let before = if add { Number::to_f64(*into) } else { 0.0 };
+                *into = Number::from_f64(before + value);
             }
         });
     }

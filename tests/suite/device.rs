@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use evenkeel::{
-    Buffer, DType, Device, DeviceId, DeviceKind, Element, Error, Event, Result, Status, Stream,
-    TensorMut, TensorRef,
+    Buffer, DType, Device, DeviceId, DeviceKind, E2m1x2, E4m3, E5m2, E8m0, Element, Error, Event,
+    Result, Status, Stream, TensorMut, TensorRef,
 };
 use half::{bf16, f16};
 
@@ -116,6 +116,12 @@ fn zeros_are_zeros(device: &Device) {
             DType::I64 => assert_eq!(buffer.read::<i64>().unwrap(), [0; 3003]),
             DType::I32 => assert_eq!(buffer.read::<i32>().unwrap(), [0; 3003]),
             DType::U32 => assert_eq!(buffer.read::<u32>().unwrap(), [0; 3003]),
+            DType::E4m3 => assert_eq!(buffer.read::<E4m3>().unwrap(), [E4m3::default(); 3003]),
+            DType::E5m2 => assert_eq!(buffer.read::<E5m2>().unwrap(), [E5m2::default(); 3003]),
+            DType::E8m0 => assert_eq!(buffer.read::<E8m0>().unwrap(), [E8m0::default(); 3003]),
+            DType::E2m1x2 => {
+                assert_eq!(buffer.read::<E2m1x2>().unwrap(), [E2m1x2::default(); 3003])
+            }
             _ => assert_eq!(buffer.read::<u8>().unwrap(), [0; 3003]),
         }
     }

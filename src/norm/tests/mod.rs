@@ -10,7 +10,7 @@ mod wrong;
 use half::{bf16, f16};
 
 pub(super) use super::fixtures::{FLOATS, cpu, read};
-use crate::{Buffer, DType, Element, Error, Result, TensorMut, TensorRef};
+use crate::{Buffer, DType, Error, Number, Result, TensorMut, TensorRef};
 
 /// `count` numbers between -2 and 2 without a pattern, exact in every type.
 pub(super) fn numbers(seed: usize, count: usize) -> Vec<f64> {
@@ -69,7 +69,7 @@ impl Matrix {
 }
 
 pub(super) fn upload(dtype: DType, shape: &[usize], values: &[f64]) -> Buffer {
-    fn of<T: Element>(shape: &[usize], values: &[f64]) -> Buffer {
+    fn of<T: Number>(shape: &[usize], values: &[f64]) -> Buffer {
         let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
         cpu().upload(shape, &values).unwrap()
     }

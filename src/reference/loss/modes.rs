@@ -6,13 +6,13 @@ use super::batch::{Batch, Forward, Scales, Upstream, expect, reciprocal};
 use super::{Row, RowOptions, RowResult, RowState, RowUpstream, Target};
 use crate::loss::{Denominator, LossOptions, Objective, Reduction};
 use crate::reference::rows::{PerToken, Rows, RowsMut};
-use crate::{Element, Error, Status};
+use crate::{Error, Number, Status};
 
 /// Loss and statistics; `logits` is `[tokens, >= vocab]`.
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward<T: Element>(
+pub fn forward<T: Number>(
     batch: &Batch,
     options: &LossOptions,
     logits: Rows<T>,
@@ -37,7 +37,7 @@ pub fn forward<T: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn backward<T: Element, G: Element>(
+pub fn backward<T: Number, G: Number>(
     batch: &Batch,
     options: &LossOptions,
     logits: Rows<T>,
@@ -64,7 +64,7 @@ pub fn backward<T: Element, G: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn backward_in_place<T: Element>(
+pub fn backward_in_place<T: Number>(
     batch: &Batch,
     options: &LossOptions,
     mut logits: RowsMut<T>,
@@ -94,7 +94,7 @@ pub fn backward_in_place<T: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward_backward<T: Element, G: Element>(
+pub fn forward_backward<T: Number, G: Number>(
     batch: &Batch,
     options: &LossOptions,
     logits: Rows<T>,
@@ -120,7 +120,7 @@ pub fn forward_backward<T: Element, G: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn forward_backward_in_place<T: Element>(
+pub fn forward_backward_in_place<T: Number>(
     batch: &Batch,
     options: &LossOptions,
     mut logits: RowsMut<T>,
@@ -145,7 +145,7 @@ pub fn forward_backward_in_place<T: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn log_probs<T: Element>(
+pub fn log_probs<T: Number>(
     batch: &Batch,
     options: &LossOptions,
     logits: Rows<T>,
@@ -158,7 +158,7 @@ pub fn log_probs<T: Element>(
 ///
 /// # Errors
 /// [`Error::Argument`] for shapes or options that do not fit.
-pub fn log_probs_backward<T: Element, G: Element>(
+pub fn log_probs_backward<T: Number, G: Number>(
     batch: &Batch,
     options: &LossOptions,
     logits: Rows<T>,
@@ -188,7 +188,7 @@ fn statistics_only(options: &LossOptions) -> LossOptions {
 ///
 /// # Errors
 /// [`Error::Argument`] when it has not.
-pub fn scale_gradient<G: Element>(
+pub fn scale_gradient<G: Number>(
     mut gradient: RowsMut<G>,
     kept: &[bool],
     scale: f64,
@@ -215,7 +215,7 @@ struct Scratch {
 }
 
 /// The token's row in f64, held in `wide`; a row that takes no part is not read.
-fn widened<'r, T: Element>(
+fn widened<'r, T: Number>(
     batch: &'r Batch,
     options: &LossOptions,
     token: usize,
@@ -230,7 +230,7 @@ fn widened<'r, T: Element>(
 }
 
 /// Rounds a row of the gradient; what lies beyond the vocabulary becomes 0.
-fn round<G: Element>(wide: &[f64], gradient: &mut [G]) {
+fn round<G: Number>(wide: &[f64], gradient: &mut [G]) {
     let (vocab, padding) = gradient.split_at_mut(wide.len());
     for (narrow, &wide) in vocab.iter_mut().zip(wide) {
         *narrow = G::from_f64(wide);
@@ -269,7 +269,7 @@ impl<'a> Backward<'a> {
         })
     }
 
-    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> Status {
+    fn gradient<T: Number>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> Status {
         let upstream = self.upstream.at(token, self.scales.at(token));
         let row = widened(self.batch, self.options, token, logits, &mut scratch.logits);
         scratch.gradient.resize(self.batch.vocab, 0.0);
@@ -316,7 +316,7 @@ impl<'a> ForwardBackward<'a> {
         })
     }
 
-    fn gradient<T: Element>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> RowResult {
+    fn gradient<T: Number>(&self, token: usize, logits: &[T], scratch: &mut Scratch) -> RowResult {
         let row = widened(self.batch, self.options, token, logits, &mut scratch.logits);
         let result = super::forward(&row, &self.row_options);
         let upstream = match self.upstream {

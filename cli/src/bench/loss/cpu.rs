@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel::loss::Objective;
 use evenkeel::reference::loss::{Probability, objective};
-use evenkeel::{Buffer, DType, Device, Element, Error, Result, Stream};
+use evenkeel::{Buffer, DType, Device, Error, Number, Result, Stream};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ pub fn measure(works: &[Work], shape: Logits, dtype: DType) -> Result<(Vec<Row>,
     }
 }
 
-fn typed<T: Element>(works: &[Work], shape: Logits) -> Result<(Vec<Row>, Ceilings)> {
+fn typed<T: Number>(works: &[Work], shape: Logits) -> Result<(Vec<Row>, Ceilings)> {
     let stream = Device::cpu().stream()?;
     let data = Data::<T>::new(&stream, shape)?;
     let ceilings = bandwidths(PATIENCE, shape.tokens * shape.vocab * T::DTYPE.size())?;
@@ -56,7 +56,7 @@ struct Data<T> {
     targets: Buffer,
 }
 
-impl<T: Element> Data<T> {
+impl<T: Number> Data<T> {
     fn new(stream: &Stream, shape: Logits) -> Result<Self> {
         let mut random = Random::new(5);
         let count = shape.tokens * shape.vocab;
@@ -79,7 +79,7 @@ impl<T: Element> Data<T> {
     }
 }
 
-fn fused<T: Element>(
+fn fused<T: Number>(
     stream: &Stream,
     work: &Work,
     data: &Data<T>,
@@ -101,7 +101,7 @@ fn fused<T: Element>(
 
 /// What a program does without a fused operation: the softmax stored, its logarithm stored, the
 /// targets' gathered, the gradient a pass of its own; each pass parallel over rows, in f64.
-fn unfused<T: Element>(work: &Work, data: &Data<T>, shape: Logits) {
+fn unfused<T: Number>(work: &Work, data: &Data<T>, shape: Logits) {
     let vocab = shape.vocab;
     let wide: Vec<f64> = data.host.par_iter().map(|x| x.to_f64()).collect();
     let mut p = vec![0.0; wide.len()];

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use evenkeel::{DType, Device, Element, Result};
+use evenkeel::{DType, Device, Number, Result};
 use half::{bf16, f16};
 
 use super::call::Call;
@@ -43,7 +43,7 @@ pub fn call(work: Work, shape: ShapeOf, dtype: DType) -> Result<Call> {
     })
 }
 
-fn typed<T: Element>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
+fn typed<T: Number>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
     let ceilings = bandwidths(PATIENCE, shape.elements() * T::DTYPE.size())?;
     let mut rows = Vec::new();
     for &work in Work::of(shape) {

@@ -1,7 +1,7 @@
 //! What a program does without fused operations: each step a pass over the whole tensor, its result
 //! stored in f64; each pass parallel over rows.
 
-use evenkeel::{Buffer, Element, Result};
+use evenkeel::{Buffer, Number, Result};
 use rayon::prelude::*;
 
 use super::call::Call;
@@ -37,7 +37,7 @@ pub struct Outputs<T> {
     pub dbeta: Vec<f64>,
 }
 
-fn wide<T: Element>(buffer: Option<&Buffer>) -> Result<Vec<f64>> {
+fn wide<T: Number>(buffer: Option<&Buffer>) -> Result<Vec<f64>> {
     let values = buffer.map(Buffer::read::<T>).transpose()?;
     Ok(values
         .into_iter()
@@ -46,15 +46,15 @@ fn wide<T: Element>(buffer: Option<&Buffer>) -> Result<Vec<f64>> {
         .collect())
 }
 
-fn widened<T: Element>(values: &[T]) -> Vec<f64> {
+fn widened<T: Number>(values: &[T]) -> Vec<f64> {
     values.par_iter().map(|value| value.to_f64()).collect()
 }
 
-fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
+fn rounded<T: Number>(values: &[f64]) -> Vec<T> {
     values.par_iter().map(|&value| T::from_f64(value)).collect()
 }
 
-impl<T: Element> Host<T> {
+impl<T: Number> Host<T> {
     /// Those of a call.
     ///
     /// # Errors

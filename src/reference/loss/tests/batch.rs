@@ -10,7 +10,7 @@ use crate::reference::loss::batch::{
 };
 use crate::reference::loss::{RowState, Target};
 use crate::reference::{Indices, PerToken, Rows, RowsMut};
-use crate::{Element, Error, Status};
+use crate::{Error, Number, Status};
 
 const VOCAB: usize = 37;
 const STRIDE: usize = 41;
@@ -18,7 +18,7 @@ const TARGETS: [i64; 9] = [0, -100, 5, 36, 7, -100, 37, 11, 2];
 const TOKENS: usize = TARGETS.len();
 
 /// Fixed numbers without a pattern in [-4, 4); NaN wherever nothing may be read.
-fn logits<T: Element>() -> Vec<T> {
+fn logits<T: Number>() -> Vec<T> {
     let mut state = 1u32;
     (0..TOKENS * STRIDE)
         .map(|i| {
@@ -53,11 +53,11 @@ fn batch() -> Batch<'static> {
     }
 }
 
-fn rows<T: Element>(data: &[T]) -> Rows<'_, T> {
+fn rows<T: Number>(data: &[T]) -> Rows<'_, T> {
     Rows::new(data, TOKENS, VOCAB, STRIDE).unwrap()
 }
 
-fn rows_mut<T: Element>(data: &mut [T]) -> RowsMut<'_, T> {
+fn rows_mut<T: Number>(data: &mut [T]) -> RowsMut<'_, T> {
     RowsMut::new(data, TOKENS, VOCAB, STRIDE).unwrap()
 }
 
@@ -262,7 +262,7 @@ fn no_tokens() {
 }
 
 /// Each mode gives the bits of the others: one rounding of the same f64 gradient.
-fn modes_agree<T: Element, G: Element>() {
+fn modes_agree<T: Number, G: Number>() {
     let data = logits::<T>();
     let batch = batch();
     let criterion = Objective::Focal(1.5).below(0.4);

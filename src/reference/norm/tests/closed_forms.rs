@@ -7,7 +7,7 @@ use crate::norm::NormOptions;
 use crate::reference::floats::{FloatRows, FloatRowsMut};
 use crate::reference::norm::rows::{self, Residual};
 use crate::reference::norm::{Moments, Weights};
-use crate::{Element, Status};
+use crate::{Number, Status};
 
 #[test]
 fn a_row_of_3_and_4() {
@@ -178,7 +178,7 @@ fn gradients_of_weights_accumulate_and_are_rounded_once() {
     assert_eq!(status, Status::empty());
     assert_eq!((dgamma, dbeta), ([5000.5], [4999.0]));
     assert_eq!(dx, vec![0.0; 5000]);
-    assert_eq!(<f32 as Element>::from_f64(5000.5), dgamma[0]);
+    assert_eq!(<f32 as Number>::from_f64(5000.5), dgamma[0]);
 }
 
 /// Every tensor of its own type: what is computed in f64 from the widened values, rounded once.
@@ -189,13 +189,13 @@ fn types_are_independent() {
 
     let widths = [3, 5];
     let numbers = |seed: u64| super::numbers(seed, widths[0] * widths[1]);
-    fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
+    fn rounded<T: Number>(values: &[f64]) -> Vec<T> {
         values.iter().map(|&value| T::from_f64(value)).collect()
     }
-    fn wide<T: Element>(values: &[T]) -> Vec<f64> {
+    fn wide<T: Number>(values: &[T]) -> Vec<f64> {
         values.iter().map(|value| value.to_f64()).collect()
     }
-    fn rows_of<T: Element>(values: &[T]) -> FloatRows<'_>
+    fn rows_of<T: Number>(values: &[T]) -> FloatRows<'_>
     where
         for<'a> crate::reference::Floats<'a>: From<&'a [T]>,
     {
