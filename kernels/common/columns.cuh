@@ -102,6 +102,17 @@ struct Columns {
   }
 };
 
+// A unit of a thread's by a number that need not be known before: registers have no addresses.
+template <typename Layout>
+EVENKEEL_DEVICE uint4 unit_of(const typename Layout::Units& units, int unit) {
+  uint4 packed = units[0];
+#pragma unroll
+  for (int u = 1; u < Layout::kUnits; ++u) {
+    if (u == unit) packed = units[u];
+  }
+  return packed;
+}
+
 // Whether elements take 4 bytes. Units of 8 are of 16-bit types.
 template <typename Layout>
 EVENKEEL_DEVICE bool is_wide(FloatType type) {

@@ -49,6 +49,7 @@ struct NormForward {
   const Params& params;
   Team& team;
   float* heads;  // rotary: a row of fp32 for each team of the block
+  Store& store;
 
   // A segment of what is normalized, and of z. At the first look the residual is added and the
   // stream stored.
@@ -134,65 +135,82 @@ struct NormForward {
       if (present && team.leads() && !is_finite(sum)) status |= kNonFiniteRow;
     }
 
-    for (uint32_t s = 0; s < grid.segments; ++s) {
-      const Columns<Layout> here = columns.segment(s);
-      if (grid.segments > 1) load(place, here, false, x, z);
-      const auto value = [&](int u, Unit& y) {
-        Unit factor;
-        Unit term;
-        load_columns(params.gamma, place.head, here, u, 1.0f - params.gamma_offset, factor);
-        load_columns(params.beta, place.head, here, u, 0.0f, term);
-        unpack_unit(x[u], type, y);
+    // Goes over the results, a segment at a time.
+    const auto results = [&](auto use) {
+      for (uint32_t s = 0; s < grid.segments; ++s) {
+        const Columns<Layout> here = columns.segment(s);
+        if (grid.segments > 1) load(place, here, false, x, z);
+        const auto value = [&](int u, Unit& y) {
+          Unit factor;
+          Unit term;
+          load_columns(params.gamma, place.head, here, u, 1.0f - params.gamma_offset, factor);
+          load_columns(params.beta, place.head, here, u, 0.0f, term);
+          unpack_unit(unit_of<Layout>(x, u), type, y);
 #pragma unroll
-        for (int e = 0; e < Layout::kChunk; ++e) {
-          const float h = kLayer ? moments.normalized(y[e]) : y[e] * moments.scale * moments.factor;
-          y[e] = h * (factor[e] + params.gamma_offset) + term[e];
-        }
-        if constexpr (kGate) {
-          Unit gate;
-          unpack_unit(z[u], params.beside.type, gate);
-#pragma unroll
-          for (int e = 0; e < Layout::kChunk; ++e) y[e] *= silu(gate[e]);
-        }
-      };
-      if constexpr (kRotary) {
-        const int64_t position = present ? rotary_row(params.rotary, place.token, status) : -1;
-        const Rotation<Layout> rotation = {params.rotary, heads, position, 1.0f};
-        if (!rotation.stays_in_unit()) {
-#pragma unroll
-          for (int u = 0; u < Layout::kUnits; ++u) {
-            if (!here.has(u)) continue;
-            Unit y;
-            value(u, y);
-            rotation.publish(here, u, y);
+          for (int e = 0; e < Layout::kChunk; ++e) {
+            const float h =
+                kLayer ? moments.normalized(y[e]) : y[e] * moments.scale * moments.factor;
+            y[e] = h * (factor[e] + params.gamma_offset) + term[e];
           }
-          team.sync();
-        }
-        const auto turned = [&](int u, Unit& y) {
-          value(u, y);
-          rotation.turn(here, u, y);
+          if constexpr (kGate) {
+            Unit gate;
+            unpack_unit(unit_of<Layout>(z, u), params.beside.type, gate);
+#pragma unroll
+            for (int e = 0; e < Layout::kChunk; ++e) y[e] *= silu(gate[e]);
+          }
         };
-        Store::row(params.y, place, here, team, turned);
-        // The next row must not overwrite what a partner still reads.
-        if (!rotation.stays_in_unit()) team.sync();
-      } else {
-        Store::row(params.y, place, here, team, value);
+        if constexpr (kRotary) {
+          const int64_t position = present ? rotary_row(params.rotary, place.token, status) : -1;
+          const Rotation<Layout> rotation = {params.rotary, heads, position, 1.0f};
+          if (!rotation.stays_in_unit()) {
+#pragma unroll
+            for (int u = 0; u < Layout::kUnits; ++u) {
+              if (!here.has(u)) continue;
+              Unit y;
+              value(u, y);
+              rotation.publish(here, u, y);
+            }
+            team.sync();
+          }
+          const auto turned = [&](int u, Unit& y) {
+            value(u, y);
+            rotation.turn(here, u, y);
+          };
+          use(here, turned);
+          // The next row must not overwrite what a partner still reads.
+          if (!rotation.stays_in_unit()) team.sync();
+        } else {
+          use(here, value);
+        }
       }
+    };
+    if constexpr (Store::kLooks) {
+      if (store.looks()) {
+        results([&](const Columns<Layout>& here, auto value) { store.look(here, value); });
+      }
+      store.settle(team);
     }
+    results([&](const Columns<Layout>& here, auto value) {
+      store.row(params.y, place, here, team, value);
+    });
     return status;
   }
 };
 
-// Shared memory: the team's, then rows for rotary.
+// The floats of shared memory that a team's head takes on its way through a rotary embedding.
+template <Extra kExtra>
+EVENKEEL_DEVICE uint32_t head_floats(const RowGrid& grid) {
+  return kExtra == Extra::kRotary ? (grid.columns + 3) / 4 * 4 : 0;
+}
+
+// Shared memory: the team's, then heads for rotary.
 template <bool kLayer, Extra kExtra, typename Layout, typename Team, typename Store>
-EVENKEEL_DEVICE void norm_forward(const NormForwardParams& params) {
+EVENKEEL_DEVICE void norm_forward_to(const NormForwardParams& params, Team& team, Store& store) {
   unsigned char* const base = platform::dynamic_shared();
   const RowGrid& grid = params.grid;
-  Team team(grid, *reinterpret_cast<typename Team::Shared*>(base));
-  const uint32_t row_floats = (grid.columns + 3) / 4 * 4;
   float* const heads = reinterpret_cast<float*>(base + sizeof(typename Team::Shared)) +
-                       (kExtra == Extra::kRotary ? team.index() * row_floats : 0);
-  NormForward<kLayer, kExtra, Layout, Team, Store> op = {params, team, heads};
+                       team.index() * head_floats<kExtra>(grid);
+  NormForward<kLayer, kExtra, Layout, Team, Store> op = {params, team, heads, store};
   const Columns<Layout> columns = team.template columns<Layout>(grid);
   uint32_t status = 0;
   for (uint32_t first = team.worker() * team.count(); first < grid.rows;
@@ -200,6 +218,15 @@ EVENKEEL_DEVICE void norm_forward(const NormForwardParams& params) {
     status |= op.row(first + team.index(), columns);
   }
   if (status != 0) atomicOr(params.status, status);
+}
+
+// Into tensors of floats.
+template <bool kLayer, Extra kExtra, typename Layout, typename Team>
+EVENKEEL_DEVICE void norm_forward(const NormForwardParams& params) {
+  unsigned char* const base = platform::dynamic_shared();
+  Team team(params.grid, *reinterpret_cast<typename Team::Shared*>(base));
+  StoreFloats store;
+  norm_forward_to<kLayer, kExtra, Layout>(params, team, store);
   team.leave();
 }
 

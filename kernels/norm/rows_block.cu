@@ -4,11 +4,10 @@
 
 // Most threads and least blocks a multiprocessor: what keeps enough bytes in flight (24 KiB and
 // more) with registers for it. No measurement chose these yet.
-#define NORM_FORWARD(K, name, layer, extra, chunk, units, spread, threads, blocks)          \
-  K(norm_forward_##name, evenkeel::NormForwardParams, threads, blocks,                      \
-    (evenkeel::norm_forward<layer, evenkeel::Extra::extra,                                  \
-                            evenkeel::RowLayout<chunk, units, spread>, evenkeel::LocalTeam, \
-                            evenkeel::StoreFloats>))
+#define NORM_FORWARD(K, name, layer, extra, chunk, units, spread, threads, blocks) \
+  K(norm_forward_##name, evenkeel::NormForwardParams, threads, blocks,             \
+    (evenkeel::norm_forward<layer, evenkeel::Extra::extra,                         \
+                            evenkeel::RowLayout<chunk, units, spread>, evenkeel::LocalTeam>))
 #define NORM_FORWARD_LADDER(K, kind, layer)                                \
   NORM_FORWARD(K, kind##_c8u2, layer, kNone, 8, 2, false, 256, 4)          \
   NORM_FORWARD(K, kind##_c8u4, layer, kNone, 8, 4, false, 256, 3)          \

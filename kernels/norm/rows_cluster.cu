@@ -5,11 +5,10 @@
 
 #include "norm/forward.cuh"
 
-#define NORM_FORWARD(K, name, layer, chunk, units, spread, threads, blocks)                   \
-  K(norm_forward_cluster_##name, evenkeel::NormForwardParams, threads, blocks,                \
-    (evenkeel::norm_forward<layer, evenkeel::Extra::kNone,                                    \
-                            evenkeel::RowLayout<chunk, units, spread>, evenkeel::ClusterTeam, \
-                            evenkeel::StoreFloats>))
+#define NORM_FORWARD(K, name, layer, chunk, units, spread, threads, blocks)    \
+  K(norm_forward_cluster_##name, evenkeel::NormForwardParams, threads, blocks, \
+    (evenkeel::norm_forward<layer, evenkeel::Extra::kNone,                     \
+                            evenkeel::RowLayout<chunk, units, spread>, evenkeel::ClusterTeam>))
 #define NORM_FORWARD_LADDER(K, kind, layer)                \
   NORM_FORWARD(K, kind##_c8u4, layer, 8, 4, false, 256, 3) \
   NORM_FORWARD(K, kind##_c8u8, layer, 8, 8, false, 256, 2) \

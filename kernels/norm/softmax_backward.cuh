@@ -168,7 +168,7 @@ struct SoftmaxBackward {
           wrong |= dx[e] != dx[e];
         }
       };
-      StoreFloats::row(params.dx, place, here, team, value);
+      StoreFloats().row(params.dx, place, here, team, value);
     }
     return wrong ? kNonFiniteRow : 0;
   }

@@ -285,7 +285,7 @@ struct SoftmaxForward {
           }
         }
       };
-      StoreFloats::row(params.y, place, here, team, value);
+      StoreFloats().row(params.y, place, here, team, value);
     }
     return status;
   }
