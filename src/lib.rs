@@ -70,6 +70,9 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+// What all operations share; a build may have those alone that need less of it.
+#[cfg_attr(not(feature = "norm"), allow(dead_code))]
+mod check;
 pub mod device;
 mod dtype;
 mod error;

@@ -2,7 +2,8 @@
 
 use super::arguments::{LossInputs, LossOutputs, Statistic, TokenCount};
 use super::{Denominator, Reduction};
-use crate::{DType, DeviceId, Error, Result, TensorMut, TensorRef};
+use crate::check::{Check, INTEGERS, shape_of};
+use crate::{DType, Result, TensorMut, TensorRef};
 
 /// A call's shapes, all found to fit.
 #[derive(Clone, Copy, Debug)]
@@ -11,52 +12,7 @@ pub(super) struct Checked {
     pub(super) vocab: usize,
 }
 
-/// The checks of one operation's arguments.
-pub(super) struct Check {
-    pub(super) op: &'static str,
-    pub(super) device: DeviceId,
-}
-
 impl Check {
-    pub(super) fn fail<T>(
-        &self,
-        argument: &'static str,
-        expected: impl Into<String>,
-        got: impl Into<String>,
-    ) -> Result<T> {
-        Err(Error::argument(self.op, argument, expected, got))
-    }
-
-    /// A view's device, type and number of elements.
-    pub(super) fn tensor(
-        &self,
-        argument: &'static str,
-        tensor: &TensorRef<'_>,
-        dtypes: &[DType],
-        elements: &[usize],
-    ) -> Result<()> {
-        if tensor.device() != self.device {
-            return self.fail(
-                argument,
-                format!("on {}", self.device),
-                format!("on {}", tensor.device()),
-            );
-        }
-        if !dtypes.contains(&tensor.dtype()) {
-            let names: Vec<String> = dtypes.iter().map(DType::to_string).collect();
-            return self.fail(argument, names.join(" or "), tensor.dtype().to_string());
-        }
-        if !elements.contains(&tensor.elements()) || !tensor.is_contiguous() {
-            let sizes: Vec<String> = elements.iter().map(|n| format!("[{n}]")).collect();
-            return self.fail(
-                argument,
-                format!("contiguous, of shape {}", sizes.join(" or ")),
-                shape_of(tensor),
-            );
-        }
-        Ok(())
-    }
-
     /// The saved states of the rows.
     pub(super) fn state(&self, state: &TensorRef<'_>, tokens: usize) -> Result<()> {
         if state.elements() != tokens * 8 {
@@ -73,16 +29,7 @@ impl Check {
         rows: usize,
         columns: usize,
     ) -> Result<()> {
-        if tensor.device() != self.device {
-            return self.fail(
-                argument,
-                format!("on {}", self.device),
-                format!("on {}", tensor.device()),
-            );
-        }
-        if !matches!(tensor.dtype(), DType::Bf16 | DType::F16 | DType::F32) {
-            return self.fail(argument, "bf16, f16 or f32", tensor.dtype().to_string());
-        }
+        self.float(argument, tensor)?;
         if tensor.shape().len() < 2 {
             return self.fail(argument, "[tokens, columns]", shape_of(tensor));
         }
@@ -103,7 +50,6 @@ impl Check {
         inputs: &LossInputs<'_>,
         reduction: Reduction,
     ) -> Result<Checked> {
-        const INTEGERS: [DType; 3] = [DType::I64, DType::I32, DType::U32];
         let tokens = inputs.targets.elements();
         let vocab = inputs.vocab.unwrap_or(logits.columns());
         if vocab == 0 || i32::try_from(vocab).is_err() {
@@ -202,20 +148,7 @@ impl Check {
         workspace_bytes: usize,
         needs_scale: bool,
     ) -> Result<()> {
-        let workspace = &outputs.workspace;
-        if workspace.elements() < workspace_bytes || !workspace.address().is_multiple_of(16) {
-            return self.fail(
-                "workspace",
-                format!("at least {workspace_bytes} bytes at a multiple of 16"),
-                format!(
-                    "{} bytes at {:#x}",
-                    workspace.elements(),
-                    workspace.address()
-                ),
-            );
-        }
-        let bytes = workspace.elements();
-        self.tensor("workspace", &workspace.as_ref(), &[DType::U8], &[bytes])?;
+        self.workspace(Some(&outputs.workspace), workspace_bytes)?;
         let check = |argument, tensor: &Option<TensorMut<'_>>, dtype, elements| match tensor {
             Some(tensor) => self.tensor(argument, &tensor.as_ref(), &[dtype], &[elements]),
             None => Ok(()),
@@ -238,18 +171,5 @@ impl Check {
             );
         }
         Ok(())
-    }
-}
-
-/// A view's shape in words; its row stride where that is not the row's length.
-fn shape_of(tensor: &TensorRef<'_>) -> String {
-    if tensor.is_contiguous() {
-        format!("{:?}", tensor.shape())
-    } else {
-        format!(
-            "{:?} with row stride {}",
-            tensor.shape(),
-            tensor.row_stride()
-        )
     }
 }

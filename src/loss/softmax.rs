@@ -1,11 +1,12 @@
 //! The operation: probability objectives fused with the softmax.
 
 use super::arguments::{LossInputs, LossOutputs, Statistic, Upstream};
-use super::check::{Check, Checked};
+use super::check::Checked;
 use super::kernels::{Call, LossKernels, Pass, Rows};
 use super::launch::KernelPath;
 use super::result::LossResult;
 use super::{Criterion, Denominator, LossOptions, Reduction, host};
+use crate::check::Check;
 use crate::device::stream::Backend;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
@@ -431,10 +432,7 @@ impl PreparedSoftmaxLoss {
     }
 
     fn check(&self, op: &'static str) -> Check {
-        Check {
-            op,
-            device: self.stream.device().id(),
-        }
+        Check::new(op, &self.stream)
     }
 
     fn check_call(

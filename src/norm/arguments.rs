@@ -1,6 +1,6 @@
 //! What a normalization is called with: weights, tables, saved statistics, and where it writes.
 
-use super::check::Check;
+use crate::check::Check;
 use crate::{Result, TensorMut, TensorRef};
 
 /// gamma and beta, bf16, f16 or f32 each; absent ones are 1 (whatever gamma's offset) and 0.

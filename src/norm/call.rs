@@ -5,15 +5,13 @@
 //! backward, and [`RowOp`] is the one place that chooses who runs it.
 
 use super::arguments::{RotaryTables, Saved};
-use super::check::{Check, INTEGERS, MAX_ROTARY_HEAD_DIM, shape_of, workspace_bytes};
+use super::check::{MAX_ROTARY_HEAD_DIM, workspace_bytes};
 use super::kernels::NormKernels;
 use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions, Rotary, host};
+use crate::check::{Check, INTEGERS, Named, read, shape_of, write};
 use crate::device::stream::Backend;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
-
-/// Views with their names, for messages.
-pub(super) type Named<'a> = Vec<(&'static str, TensorRef<'a>)>;
 
 /// Rows that are read and rows that are written, or the same rows.
 #[derive(Debug)]
@@ -286,22 +284,6 @@ fn check_rotary(
     }
 }
 
-/// An output for a shorter while.
-pub(super) fn reborrow<'s>(output: &'s mut Option<TensorMut<'_>>) -> Option<TensorMut<'s>> {
-    output.as_mut().map(TensorMut::reborrow)
-}
-
-pub(super) fn read<'a, const N: usize>(
-    reads: &mut Named<'a>,
-    views: [(&'static str, Option<TensorRef<'a>>); N],
-) {
-    reads.extend(
-        views
-            .into_iter()
-            .filter_map(|(name, view)| Some((name, view?))),
-    );
-}
-
 fn read_tables<'a>(reads: &mut Named<'a>, rotary: Option<&(Rotary, RotaryTables<'a>)>) {
     if let Some((_, tables)) = rotary {
         let RotaryTables {
@@ -318,14 +300,6 @@ fn read_tables<'a>(reads: &mut Named<'a>, rotary: Option<&(Rotary, RotaryTables<
             ],
         );
     }
-}
-
-pub(super) fn write<'s, const N: usize>(
-    writes: &mut Named<'s>,
-    views: [(&'static str, &'s Option<TensorMut<'_>>); N],
-) {
-    let views = views.into_iter();
-    writes.extend(views.filter_map(|(name, view)| Some((name, view.as_ref()?.as_ref()))));
 }
 
 /// Who runs the calls of a prepared operation.

@@ -4,11 +4,11 @@
 mod tests;
 
 use super::arguments::{GradientOutputs, Weights};
-use super::call::{Named, Pair, read, reborrow, write};
-use super::check::{Check, FLOATS};
+use super::call::Pair;
 use super::host;
 use super::kernels::{DytKernels, dyt_workspace_bytes};
 use super::shape::RowShape;
+use crate::check::{Check, FLOATS, Named, read, reborrow, write};
 use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 

@@ -2,10 +2,8 @@
 
 use half::{bf16, f16};
 
+pub(super) use crate::check::FLOATS;
 use crate::{Buffer, DType, Device, Error, Number, Result, Stream, TensorMut, TensorRef};
-
-/// The types of rows.
-pub(super) const FLOATS: [DType; 3] = super::check::FLOATS;
 
 pub(super) fn cpu() -> Stream {
     Device::cpu().stream().unwrap()

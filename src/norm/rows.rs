@@ -1,11 +1,12 @@
 //! The operation: `RmsNorm` and `LayerNorm` of rows, with a fused residual.
 
 use super::arguments::{GradientOutputs, Saved, Statistics, Weights};
-use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
+use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
 use super::check::workspace_bytes;
 use super::result::{NormGradients, NormResult, WeightBuffers, like};
 use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions};
+use crate::check::reborrow;
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// `RmsNorm` (arXiv 1910.07467) or `LayerNorm` (arXiv 1607.06450) of rows, to be prepared for a

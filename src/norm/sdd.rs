@@ -2,11 +2,12 @@
 
 use super::NormKind;
 use super::arguments::{GradientOutputs, Saved, Statistics};
-use super::call::{BackwardCall, ForwardCall, Pair, RowOp, reborrow};
-use super::check::{Check, workspace_bytes};
+use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
+use super::check::workspace_bytes;
 use super::result::{NormResult, SddGradients, like};
 use super::shape::{RowShape, WeightForm};
 use super::{NormOptions, SDD_EPS};
+use crate::check::{Check, reborrow};
 use crate::{DType, Result, Stream, TensorMut, TensorRef};
 
 /// alpha may be one number or one for each feature.

@@ -1,7 +1,7 @@
 //! The rows of a call, and the weights over them: shapes, strides and their checks.
 
 use super::arguments::Weights;
-use super::check::{Check, shape_of};
+use crate::check::{Check, shape_of};
 use crate::{Result, TensorRef};
 
 /// `[tokens, heads, columns]`; what is not split into heads has one.

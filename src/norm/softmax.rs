@@ -12,10 +12,10 @@ pub use options::{Causal, SoftmaxKind, SoftmaxOptions};
 
 pub(super) use arguments::{BackwardCall, Blocks, ForwardCall};
 
-use super::call::{Named, Pair, read, reborrow, write};
-use super::check::{Check, INTEGERS};
+use super::call::Pair;
 use super::host;
 use super::kernels::SoftmaxKernels;
+use crate::check::{Check, INTEGERS, Named, read, reborrow, write};
 use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 

@@ -13,12 +13,11 @@ pub use arguments::{
 pub(super) use call::{BackwardCall, ForwardCall, Shape};
 
 use super::SpectralNormOptions;
-use super::call::reborrow;
-use super::check::Check;
 use super::host;
 use super::kernels::{
     SpectralKernels, spectral_backward_workspace_bytes, spectral_workspace_bytes,
 };
+use crate::check::{Check, reborrow};
 use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorRef};
 

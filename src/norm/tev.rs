@@ -3,10 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::check::Check;
 use super::host;
 use super::kernels::TevKernels;
 use super::shape::RowShape;
+use crate::check::Check;
 use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 

@@ -1,8 +1,7 @@
 //! The calls that devices carry out, and their checks.
 
 use super::SpectralSaved;
-use crate::norm::call::Named;
-use crate::norm::check::Check;
+use crate::check::{Check, Named};
 use crate::{DType, Result, Stream, TensorMut, TensorRef};
 
 /// Weights `[batch, m, n]`.
