@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel::{DType, Device, Result, Stream};
+use evenkeel::{DType, Device, DeviceKind, Result, Stream};
 
 use crate::numbers::{Interval, Worst};
 
@@ -27,6 +27,30 @@ pub trait Checked {
     fn check(&self, device: &Device) -> Result<Verdict> {
         self.check_on(&device.stream()?)
     }
+}
+
+/// A problem and what a device makes of it.
+pub trait Computed {
+    /// Everything that a device computed.
+    type Outcome;
+
+    /// For messages.
+    fn named(&self) -> &str;
+
+    /// Computes it.
+    ///
+    /// # Errors
+    /// The library's, but for what the status word holds: that is part of the outcome.
+    fn outcome(&self, stream: &Stream) -> Result<Self::Outcome>;
+
+    /// Compares an outcome of a device of this kind with the reference.
+    ///
+    /// # Errors
+    /// The reference's.
+    fn verdict(&self, outcome: &Self::Outcome, kind: DeviceKind) -> Result<Verdict>;
+
+    /// Whether two outcomes are the same, bit for bit.
+    fn same_bits(one: &Self::Outcome, other: &Self::Outcome) -> bool;
 }
 
 /// What a comparison found.

@@ -1,33 +1,9 @@
-//! Problems whose results can be had before they are compared.
+//! The row operations' problems, computed.
 
 use evenkeel::{DeviceKind, Result, Stream};
 
 use super::{dyt, softmax, spectral, tev};
-use crate::compare::{Checked, Verdict};
-
-/// A problem and what a device makes of it.
-pub trait Computed {
-    /// Everything that a device computed.
-    type Outcome;
-
-    /// For messages.
-    fn named(&self) -> &str;
-
-    /// Computes it.
-    ///
-    /// # Errors
-    /// The library's, but for what the status word holds: that is part of the outcome.
-    fn outcome(&self, stream: &Stream) -> Result<Self::Outcome>;
-
-    /// Compares an outcome of a device of this kind with the reference.
-    ///
-    /// # Errors
-    /// The reference's.
-    fn verdict(&self, outcome: &Self::Outcome, kind: DeviceKind) -> Result<Verdict>;
-
-    /// Whether two outcomes are the same, bit for bit.
-    fn same_bits(one: &Self::Outcome, other: &Self::Outcome) -> bool;
-}
+use crate::compare::{Checked, Computed, Verdict};
 
 macro_rules! computed {
     ($($operation:ident),*) => {$(

@@ -1,7 +1,7 @@
 //! The row operations: their problems, their tolerances, and the comparison with the reference.
 
 pub mod arithmetic;
-pub mod computed;
+mod computed;
 pub mod dyt;
 pub mod operation;
 pub mod pass;
@@ -13,4 +13,4 @@ pub mod softmax;
 pub mod spectral;
 pub mod tev;
 
-pub use self::{computed::Computed, operation::Operation};
+pub use self::operation::Operation;

@@ -1,3 +1,6 @@
 //! The low-bit formats: their problems and their comparison with the reference, bit for bit.
 
-// One module for each operation.
+pub mod bits;
+pub mod operation;
+
+pub use self::operation::Operation;

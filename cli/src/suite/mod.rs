@@ -5,6 +5,7 @@
 
 mod loss;
 mod norm;
+mod proofs;
 mod quant;
 mod random;
 

@@ -1,0 +1,23 @@
+//! The operations on low-bit formats by name, and the devices that have them.
+
+use evenkeel::DeviceKind;
+
+/// An operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Elements and scales from values.
+    Quantize,
+    /// Values from elements and scales.
+    Dequantize,
+}
+
+/// The operations that have kernels; the others are proved on the CPU alone.
+const KERNELS: &[Operation] = &[];
+
+impl Operation {
+    /// Whether devices of this kind have it.
+    #[must_use]
+    pub fn is_on(self, kind: DeviceKind) -> bool {
+        kind == DeviceKind::Cpu || KERNELS.contains(&self)
+    }
+}
