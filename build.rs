@@ -50,7 +50,13 @@ fn run() -> Result<(), String> {
         .ok_or("OUT_DIR is not set: run by cargo only")?;
     let root = Path::new("");
     let families = FAMILIES.map(|family| format!("src/{family}"));
-    let fixed = ["build.rs", "build", "kernels", "src/device/launch.rs"];
+    let fixed = [
+        "build.rs",
+        "build",
+        "kernels",
+        "src/device/launch.rs",
+        sources::ROWS,
+    ];
     for path in fixed.into_iter().chain(families.iter().map(String::as_str)) {
         // An absent path would make cargo run this script every time.
         if Path::new(path).exists() {

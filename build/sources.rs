@@ -10,6 +10,10 @@ use super::sha256;
 /// The folders of `kernels/` that hold operations; each is also the Cargo feature that gates it.
 pub const FAMILIES: [&str; 4] = ["loss", "norm", "quant", "matmul"];
 
+/// The launch code of kernels over rows, and the families that have some.
+pub const ROWS: &str = "src/rows";
+const OVER_ROWS: [&str; 2] = ["norm", "quant"];
+
 /// What a kernel file is compiled for, in the order of the fatbin. The plain numbers are real
 /// architectures, `f` is a family (any later member runs it), and `compute_80` is PTX that a driver
 /// translates for GPUs that none of the others fits.
@@ -176,8 +180,10 @@ pub fn source_hash(root: &Path) -> io::Result<String> {
             root.join("src").join(family),
             root.join("src/device/launch.rs"),
         ];
+        let rows = OVER_ROWS.contains(&family).then(|| root.join(ROWS));
+        let parts = [kernels].into_iter().chain(kernel_headers);
         let mut text = String::new();
-        for part in [kernels].into_iter().chain(kernel_headers).chain(launch) {
+        for part in parts.chain(launch).chain(rows) {
             let files = if part.is_file() {
                 vec![part]
             } else {

@@ -84,6 +84,10 @@ pub mod norm;
 #[cfg(feature = "quant")]
 pub mod quant;
 pub mod reference;
+// Normalizations use all of it.
+#[cfg(any(feature = "norm", feature = "quant"))]
+#[cfg_attr(not(feature = "norm"), allow(dead_code, unused_imports))]
+mod rows;
 pub mod tensor;
 #[cfg(any(feature = "loss", feature = "norm", feature = "quant"))]
 mod text;

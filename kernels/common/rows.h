@@ -1,5 +1,5 @@
 // What kernels over rows are told of their tensors and of their shape: plain structs, mirrored
-// field by field in src/norm/params.rs. Strides are in elements; a null `data` stands for an absent
+// field by field in src/rows/params.rs. Strides are in elements; a null `data` stands for an absent
 // tensor.
 #pragma once
 
@@ -44,8 +44,8 @@ struct RowGrid {
   uint32_t unused;
 };
 
-static_assert(sizeof(RowTensor) == 32, "src/norm/params.rs mirrors it");
-static_assert(sizeof(ColumnVector) == 24, "src/norm/params.rs mirrors it");
-static_assert(sizeof(RowGrid) == 32, "src/norm/params.rs mirrors it");
+static_assert(sizeof(RowTensor) == 32, "src/rows/params.rs mirrors it");
+static_assert(sizeof(ColumnVector) == 24, "src/rows/params.rs mirrors it");
+static_assert(sizeof(RowGrid) == 32, "src/rows/params.rs mirrors it");
 
 }  // namespace evenkeel

@@ -1,6 +1,7 @@
 //! What a normalization is called with: weights, tables, saved statistics, and where it writes.
 
 use crate::check::Check;
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, TensorMut, TensorRef};
 
 /// gamma and beta, bf16, f16 or f32 each; absent ones are 1 (whatever gamma's offset) and 0.
@@ -187,6 +188,25 @@ impl<'a> GradientOutputs<'a> {
     pub fn workspace(mut self, workspace: TensorMut<'a>) -> Self {
         self.workspace = Some(workspace);
         self
+    }
+}
+
+impl RowShape {
+    /// The form of gamma and beta over these rows, which is the same.
+    pub(super) fn weight_form(
+        self,
+        check: &Check,
+        weights: &Weights<'_>,
+        known: &[WeightForm],
+    ) -> Result<WeightForm> {
+        let mut form = None;
+        for (argument, weight) in [("gamma", weights.gamma), ("beta", weights.beta)] {
+            if let Some(weight) = weight {
+                let known = form.as_ref().map_or(known, std::slice::from_ref);
+                form = Some(self.form_of(check, argument, &weight, known)?);
+            }
+        }
+        Ok(form.unwrap_or(WeightForm::Row))
     }
 }
 

@@ -7,10 +7,10 @@
 use super::arguments::{RotaryTables, Saved};
 use super::check::{MAX_ROTARY_HEAD_DIM, workspace_bytes};
 use super::kernels::NormKernels;
-use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions, Rotary, host};
 use crate::check::{Check, INTEGERS, Named, read, shape_of, write};
 use crate::device::stream::Backend;
+use crate::rows::{RowShape, WeightForm};
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
 /// Rows that are read and rows that are written, or the same rows.

@@ -7,9 +7,9 @@ use super::arguments::{GradientOutputs, Weights};
 use super::call::Pair;
 use super::host;
 use super::kernels::{DytKernels, dyt_workspace_bytes};
-use super::shape::RowShape;
 use crate::check::{Check, FLOATS, Named, read, reborrow, write};
 use crate::device::stream::Backend;
+use crate::rows::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Dynamic tanh, which stands where a normalization would; to be prepared for a stream.

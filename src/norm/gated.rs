@@ -4,9 +4,9 @@ use super::arguments::{GradientOutputs, Saved, Statistics, Weights};
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
 use super::check::workspace_bytes;
 use super::result::{GatedNormGradients, NormResult, WeightBuffers, like};
-use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions};
 use crate::check::reborrow;
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// The norm of x times the silu of a gate z (Mamba 2, arXiv 2405.21060), to be prepared for a stream.

@@ -5,9 +5,9 @@ use super::arguments::{GradientOutputs, RotaryTables, Saved, Statistics, Weights
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
 use super::check::workspace_bytes;
 use super::result::{HeadNormResult, NormGradients, WeightBuffers, like};
-use super::shape::{RowShape, WeightForm};
 use super::{HeadNormOptions, Pairing, Rotary};
 use crate::check::{Check, reborrow};
+use crate::rows::{RowShape, WeightForm};
 use crate::{Error, Result, Stream, TensorMut, TensorRef};
 
 /// Normalization of each head of `[tokens, heads, head_dim]` (QK-norm, arXiv 2010.04245), then a

@@ -88,13 +88,11 @@ mod head_norm;
 mod heads;
 mod host;
 mod kernels;
-mod launch;
 mod options;
 mod params;
 mod result;
 mod rows;
 mod sdd;
-mod shape;
 mod softmax;
 mod spectral;
 #[cfg(test)]

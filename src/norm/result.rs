@@ -2,7 +2,7 @@
 
 use super::NormKind;
 use super::arguments::{GradientOutputs, Saved, Statistics, Weights};
-use super::shape::RowShape;
+use crate::rows::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// What a forward of [`Norm`](super::Norm), [`GatedNorm`](super::GatedNorm) or

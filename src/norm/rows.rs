@@ -4,9 +4,9 @@ use super::arguments::{GradientOutputs, Saved, Statistics, Weights};
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
 use super::check::workspace_bytes;
 use super::result::{NormGradients, NormResult, WeightBuffers, like};
-use super::shape::{RowShape, WeightForm};
 use super::{NormKind, NormOptions};
 use crate::check::reborrow;
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// `RmsNorm` (arXiv 1910.07467) or `LayerNorm` (arXiv 1607.06450) of rows, to be prepared for a

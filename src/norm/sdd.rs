@@ -5,9 +5,9 @@ use super::arguments::{GradientOutputs, Saved, Statistics};
 use super::call::{BackwardCall, ForwardCall, Pair, RowOp};
 use super::check::workspace_bytes;
 use super::result::{NormResult, SddGradients, like};
-use super::shape::{RowShape, WeightForm};
 use super::{NormOptions, SDD_EPS};
 use crate::check::{Check, reborrow};
+use crate::rows::{RowShape, WeightForm};
 use crate::{DType, Result, Stream, TensorMut, TensorRef};
 
 /// alpha may be one number or one for each feature.

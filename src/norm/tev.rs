@@ -5,9 +5,9 @@ mod tests;
 
 use super::host;
 use super::kernels::TevKernels;
-use super::shape::RowShape;
 use crate::check::Check;
 use crate::device::stream::Backend;
+use crate::rows::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
 /// Token embedding variability, a probe of stability, to be prepared for a stream:

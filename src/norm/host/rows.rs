@@ -3,12 +3,12 @@
 use super::floats::{fill, floats, floats_mut, indices};
 use crate::norm::arguments;
 use crate::norm::call::{BackwardCall, ForwardCall, Pair};
-use crate::norm::shape::{RowShape, WeightForm};
 use crate::norm::{HeadNormOptions, Rotary};
 use crate::reference::norm::heads::RotaryTables;
 use crate::reference::norm::rows::{self, Incoming, Outgoing, Residual};
 use crate::reference::norm::{Forward, WeightGradients, Weights, gated, heads, sdd};
 use crate::reference::{FloatRows, FloatRowsMut, FloatsMut};
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Status, TensorMut, TensorRef};
 
 /// Runs a checked forward. Gives what was found wrong with the data.

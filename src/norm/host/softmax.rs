@@ -2,9 +2,9 @@
 
 use super::floats::{fill, floats, indices, matrix};
 use super::rows::open;
-use crate::norm::shape::RowShape;
 use crate::norm::softmax::{BackwardCall, Blocks, ForwardCall};
 use crate::reference::norm::softmax::{self, Incoming};
+use crate::rows::RowShape;
 use crate::{Result, Status};
 
 /// Runs a checked forward. Gives what was found wrong with the data.

@@ -3,9 +3,9 @@
 use super::floats::{fill, floats, floats_mut};
 use super::rows::{of, of_mut, optional};
 use crate::norm::SpectralNormOptions;
-use crate::norm::shape::RowShape;
 use crate::norm::spectral::{BackwardCall, ForwardCall, Shape};
 use crate::reference::norm::spectral::{self, Saved, Vectors};
+use crate::rows::RowShape;
 use crate::{Result, Status};
 
 /// Runs a checked forward. Gives what was found wrong with the data.

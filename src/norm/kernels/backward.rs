@@ -3,13 +3,14 @@
 
 use super::columns::Partial;
 use super::rows::{Extra, NormKernels, kind_name, rotary_bytes, tensors, touch};
-use super::{CLUSTER_TEAM_SHARED_BYTES, Plan, RowKernels, Source, TEAM_SHARED_BYTES};
 use crate::norm::call::BackwardCall;
 use crate::norm::check::partial_rows;
-use crate::norm::launch::{Alignment, BACKWARD, Layout, RowLaunch};
-use crate::norm::params::{ColumnVector, Divisor, NormBackwardParams, RotaryParams, RowTensor};
-use crate::norm::shape::{RowShape, WeightForm};
+use crate::norm::params::{NormBackwardParams, RotaryParams};
 use crate::norm::{NormKind, NormOptions};
+use crate::rows::{Alignment, BACKWARD, Layout, RowLaunch};
+use crate::rows::{CLUSTER_TEAM_SHARED_BYTES, Plan, RowKernels, Source, TEAM_SHARED_BYTES};
+use crate::rows::{ColumnVector, Divisor, RowTensor};
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// The most shared memory that sums of columns take: what every GPU of compute capability 9.0 and

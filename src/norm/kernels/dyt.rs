@@ -7,9 +7,9 @@ use super::walk::{Deal, LAYOUTS, Walk, WalkKernels};
 use crate::device::launch::{Kernel, LaunchConfig};
 use crate::norm::arguments::Weights;
 use crate::norm::dyt::{BackwardCall, ForwardCall};
-use crate::norm::launch::{Alignment, Layout};
-use crate::norm::params::{ColumnVector, RowGrid, RowTensor};
-use crate::norm::shape::{RowShape, WeightForm};
+use crate::rows::{Alignment, Layout};
+use crate::rows::{ColumnVector, RowGrid, RowTensor};
+use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 const MODULE: &str = "norm_dyt";

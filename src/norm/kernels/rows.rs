@@ -3,12 +3,13 @@
 use std::fmt;
 
 use super::columns::ColumnKernels;
-use super::{Plan, RowKernels, Source};
 use crate::norm::call::{ForwardCall, Pair};
-use crate::norm::launch::{Alignment, Layout, RowLaunch};
-use crate::norm::params::{ColumnVector, NormForwardParams, RotaryParams, RowTensor};
-use crate::norm::shape::RowShape;
+use crate::norm::params::{NormForwardParams, RotaryParams};
 use crate::norm::{NormKind, NormOptions};
+use crate::rows::RowShape;
+use crate::rows::{Alignment, Layout, RowLaunch};
+use crate::rows::{ColumnVector, RowTensor};
+use crate::rows::{Plan, RowKernels, Source};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 /// What a kernel does beside normalizing: `Extra` of kernels/norm/forward.cuh.

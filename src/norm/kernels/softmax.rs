@@ -2,12 +2,12 @@
 
 use super::rows::{tensors, touch};
 use super::softmax_params::{RowMask, SoftmaxBackwardParams, SoftmaxForwardParams, kind};
-use super::{RowKernels, Source};
 use crate::norm::SoftmaxKind;
-use crate::norm::launch::{Alignment, Layout};
-use crate::norm::params::RowTensor;
-use crate::norm::shape::RowShape;
 use crate::norm::softmax::{BackwardCall, Blocks, ForwardCall};
+use crate::rows::RowShape;
+use crate::rows::RowTensor;
+use crate::rows::{Alignment, Layout};
+use crate::rows::{RowKernels, Source};
 use crate::{Result, Stream, TensorRef};
 
 /// Those that kernels/norm/softmax_block.cu lists.

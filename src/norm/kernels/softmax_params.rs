@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::norm::params::{Divisor, RowGrid, RowTensor, integer_type};
 use crate::norm::softmax::Blocks;
 use crate::norm::{SoftmaxKind, SoftmaxOptions};
+use crate::rows::{Divisor, RowGrid, RowTensor, integer_type};
 
 /// Beyond any offset that makes a difference to rows and keys below 2^32, and far from overflow.
 const UNMASKED: i64 = 1 << 62;

@@ -2,13 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::TEAM_SHARED_BYTES;
 use super::walk::{Deal, LAYOUTS, Walk, WalkKernels};
 use crate::device::launch::{Kernel, LaunchConfig};
-use crate::norm::launch::{Alignment, Layout};
-use crate::norm::params::{RowGrid, RowTensor};
-use crate::norm::shape::RowShape;
 use crate::norm::spectral::{BackwardCall, ForwardCall, Shape};
+use crate::rows::RowShape;
+use crate::rows::TEAM_SHARED_BYTES;
+use crate::rows::{Alignment, Layout};
+use crate::rows::{RowGrid, RowTensor};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 const ITERATION: &str = "norm_spectral";

@@ -2,12 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{RowKernels, Source};
 use crate::device::launch::{Kernel, LaunchConfig};
-use crate::norm::launch::{Alignment, Layout};
-use crate::norm::params::{RowGrid, RowTensor};
-use crate::norm::shape::RowShape;
 use crate::norm::tev::Call;
+use crate::rows::RowShape;
+use crate::rows::{Alignment, Layout};
+use crate::rows::{RowGrid, RowTensor};
+use crate::rows::{RowKernels, Source};
 use crate::{Result, Stream};
 
 const MODULE: &str = "norm_tev";

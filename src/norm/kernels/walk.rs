@@ -1,9 +1,9 @@
 //! Rows whose columns nobody sums up: threads keep to their columns and walk down the rows.
 
-use super::TEAM_SHARED_BYTES;
 use crate::device::launch::{Kernel, LaunchConfig};
-use crate::norm::launch::{Alignment, Layout};
-use crate::norm::params::{Divisor, RowGrid};
+use crate::rows::TEAM_SHARED_BYTES;
+use crate::rows::{Alignment, Layout};
+use crate::rows::{Divisor, RowGrid};
 use crate::{Result, Stream};
 
 /// Threads of a block, where rows are short: several teams share it.

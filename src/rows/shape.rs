@@ -1,20 +1,19 @@
-//! The rows of a call, and the weights over them: shapes, strides and their checks.
+//! The rows of a call, and the form of weights over them: shapes, strides and their checks.
 
-use super::arguments::Weights;
 use crate::check::{Check, shape_of};
 use crate::{Result, TensorRef};
 
 /// `[tokens, heads, columns]`; what is not split into heads has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowShape {
-    pub(super) tokens: usize,
-    pub(super) heads: usize,
-    pub(super) columns: usize,
+pub(crate) struct RowShape {
+    pub(crate) tokens: usize,
+    pub(crate) heads: usize,
+    pub(crate) columns: usize,
 }
 
 impl RowShape {
     /// Of a matrix of floats.
-    pub(super) fn of(check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<Self> {
+    pub(crate) fn of(check: &Check, argument: &'static str, view: &TensorRef<'_>) -> Result<Self> {
         check.float(argument, view)?;
         check.row_count(argument, view.rows(), view.columns())?;
         Ok(Self {
@@ -26,7 +25,7 @@ impl RowShape {
 
     /// Of `[tokens, heads * columns]`, `[tokens, heads, columns]` or
     /// `[batch, tokens, heads, columns]`.
-    pub(super) fn of_heads(
+    pub(crate) fn of_heads(
         check: &Check,
         argument: &'static str,
         view: &TensorRef<'_>,
@@ -64,7 +63,7 @@ impl RowShape {
     }
 
     /// The form of a weight, the first of those that an operation knows.
-    pub(super) fn form_of(
+    pub(crate) fn form_of(
         self,
         check: &Check,
         argument: &'static str,
@@ -91,29 +90,12 @@ impl RowShape {
         check.fail(argument, expected, shape_of(weight))
     }
 
-    /// The form of gamma and beta, which is the same.
-    pub(super) fn weight_form(
-        self,
-        check: &Check,
-        weights: &Weights<'_>,
-        known: &[WeightForm],
-    ) -> Result<WeightForm> {
-        let mut form = None;
-        for (argument, weight) in [("gamma", weights.gamma), ("beta", weights.beta)] {
-            if let Some(weight) = weight {
-                let known = form.as_ref().map_or(known, std::slice::from_ref);
-                form = Some(self.form_of(check, argument, &weight, known)?);
-            }
-        }
-        Ok(form.unwrap_or(WeightForm::Row))
-    }
-
-    pub(super) fn rows(self) -> usize {
+    pub(crate) fn rows(self) -> usize {
         self.tokens * self.heads
     }
 
     /// Elements from a token to the next, and from a head to the next.
-    pub(super) fn strides(self, view: &TensorRef<'_>) -> [usize; 2] {
+    pub(crate) fn strides(self, view: &TensorRef<'_>) -> [usize; 2] {
         if view.columns() == self.columns {
             [
                 self.heads.saturating_mul(view.row_stride()),
@@ -125,7 +107,7 @@ impl RowShape {
     }
 
     /// Whether a view has these rows.
-    pub(super) fn check(
+    pub(crate) fn check(
         self,
         check: &Check,
         argument: &'static str,
@@ -151,7 +133,7 @@ impl RowShape {
 
 /// What a weight has one element for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WeightForm {
+pub(crate) enum WeightForm {
     /// One for all: alpha `[1]`.
     One,
     /// Each column: `[D]`.
@@ -161,7 +143,7 @@ pub(super) enum WeightForm {
 }
 
 impl WeightForm {
-    pub(super) fn elements(self, shape: RowShape) -> usize {
+    pub(crate) fn elements(self, shape: RowShape) -> usize {
         match self {
             Self::One => 1,
             Self::Row => shape.columns,

@@ -1,33 +1,33 @@
 //! How a row is spread over threads: the ladder of configurations, and which rung a call takes.
 
-use super::shape::RowShape;
+use super::RowShape;
 use crate::{DType, TensorRef};
 
 /// How a thread holds its part of a row: `RowLayout` of kernels/common/columns.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// In a kernel's name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Elements of a unit, which one access moves.
-    pub(super) chunk: usize,
+    pub(crate) chunk: usize,
     /// Units of a thread.
-    pub(super) units: usize,
+    pub(crate) units: usize,
     /// Whether a unit's elements lie apart and move one by one.
-    pub(super) spread: bool,
+    pub(crate) spread: bool,
 }
 
 impl Layout {
-    pub(super) const C8U1: Self = Self::new("c8u1", 8, 1, false);
-    pub(super) const C8U2: Self = Self::new("c8u2", 8, 2, false);
-    pub(super) const C8U4: Self = Self::new("c8u4", 8, 4, false);
-    pub(super) const C8U8: Self = Self::new("c8u8", 8, 8, false);
-    pub(super) const C4U1: Self = Self::new("c4u1", 4, 1, false);
-    pub(super) const C4U2: Self = Self::new("c4u2", 4, 2, false);
-    pub(super) const C4U4: Self = Self::new("c4u4", 4, 4, false);
-    pub(super) const C4U8: Self = Self::new("c4u8", 4, 8, false);
-    pub(super) const S4U2: Self = Self::new("s4u2", 4, 2, true);
-    pub(super) const S4U1: Self = Self::new("s4u1", 4, 1, true);
-    pub(super) const S4U4: Self = Self::new("s4u4", 4, 4, true);
+    pub(crate) const C8U1: Self = Self::new("c8u1", 8, 1, false);
+    pub(crate) const C8U2: Self = Self::new("c8u2", 8, 2, false);
+    pub(crate) const C8U4: Self = Self::new("c8u4", 8, 4, false);
+    pub(crate) const C8U8: Self = Self::new("c8u8", 8, 8, false);
+    pub(crate) const C4U1: Self = Self::new("c4u1", 4, 1, false);
+    pub(crate) const C4U2: Self = Self::new("c4u2", 4, 2, false);
+    pub(crate) const C4U4: Self = Self::new("c4u4", 4, 4, false);
+    pub(crate) const C4U8: Self = Self::new("c4u8", 4, 8, false);
+    pub(crate) const S4U2: Self = Self::new("s4u2", 4, 2, true);
+    pub(crate) const S4U1: Self = Self::new("s4u1", 4, 1, true);
+    pub(crate) const S4U4: Self = Self::new("s4u4", 4, 4, true);
 
     const fn new(name: &'static str, chunk: usize, units: usize, spread: bool) -> Self {
         Self {
@@ -39,23 +39,23 @@ impl Layout {
     }
 
     /// Columns that a thread holds.
-    pub(super) const fn columns(&self) -> usize {
+    pub(crate) const fn columns(&self) -> usize {
         self.chunk * self.units
     }
 }
 
 /// A configuration: what holds a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rung {
-    pub(super) layout: Layout,
+pub(crate) struct Rung {
+    pub(crate) layout: Layout,
     /// The most threads of a block that share a row.
-    pub(super) threads: usize,
+    pub(crate) threads: usize,
     /// Blocks that share a row.
-    pub(super) cluster: u32,
+    pub(crate) cluster: u32,
     /// Whether a thread's units may go round to cover a longer row.
-    pub(super) rounds: bool,
+    pub(crate) rounds: bool,
     /// Why it is there.
-    pub(super) reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl Rung {
@@ -75,7 +75,7 @@ impl Rung {
     }
 
     /// The longest row it holds.
-    pub(super) const fn capacity(&self) -> usize {
+    pub(crate) const fn capacity(&self) -> usize {
         self.layout.columns() * self.threads * self.cluster as usize
     }
 }
@@ -84,7 +84,7 @@ impl Rung {
 /// layout fits its tensors and that the operation and the device have. Where none holds it, the one
 /// that holds most of it goes round in segments, and reads the row twice.
 #[derive(Debug)]
-pub(super) struct Ladder {
+pub(crate) struct Ladder {
     rungs: &'static [Rung],
     /// Threads of a block, where a row takes fewer: several teams share it.
     block: usize,
@@ -103,7 +103,7 @@ impl Ladder {
 /// A thread has as many bytes in flight as keep memory busy with the blocks that its registers allow
 /// (about 24 KiB a multiprocessor on an H200), and a row as few threads as that gives: a row within
 /// one warp meets no barrier. No measurement chose these numbers yet.
-pub(super) const FORWARD: Ladder = Ladder {
+pub(crate) const FORWARD: Ladder = Ladder {
     block: 256,
     rungs: &[
         // 16-bit tensors.
@@ -204,7 +204,7 @@ pub(super) const FORWARD: Ladder = Ladder {
 /// 128 registers a thread leave 512 threads a multiprocessor, with two tensors' next row on its way.
 /// A block has all of them, since each writes a row of partial sums. No measurement chose these
 /// numbers yet.
-pub(super) const BACKWARD: Ladder = Ladder {
+pub(crate) const BACKWARD: Ladder = Ladder {
     block: 512,
     rungs: &[
         // 16-bit tensors.
@@ -257,14 +257,14 @@ pub(super) const BACKWARD: Ladder = Ladder {
 
 /// The launch of a rung for rows of so many columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowLaunch {
-    pub(super) rung: Rung,
+pub(crate) struct RowLaunch {
+    pub(crate) rung: Rung,
     /// Threads of a block that share a row.
-    pub(super) threads: usize,
+    pub(crate) threads: usize,
     /// Rows that a block works on at a time.
-    pub(super) teams: usize,
+    pub(crate) teams: usize,
     /// How often a thread's units go round to cover a row.
-    pub(super) segments: usize,
+    pub(crate) segments: usize,
 }
 
 impl RowLaunch {
@@ -295,19 +295,19 @@ impl RowLaunch {
     }
 
     /// Threads of a block.
-    pub(super) fn block(&self) -> usize {
+    pub(crate) fn block(&self) -> usize {
         self.threads * self.teams
     }
 }
 
 /// Which layouts an operation has kernels for, in blocks and in clusters.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Available<'a> {
-    pub(super) ladder: &'static Ladder,
-    pub(super) block: &'a [Layout],
-    pub(super) cluster: &'a [Layout],
+pub(crate) struct Available<'a> {
+    pub(crate) ladder: &'static Ladder,
+    pub(crate) block: &'a [Layout],
+    pub(crate) cluster: &'a [Layout],
     /// The largest cluster of the device; 1 where there are none.
-    pub(super) largest_cluster: u32,
+    pub(crate) largest_cluster: u32,
 }
 
 impl Available<'_> {
@@ -321,7 +321,7 @@ impl Available<'_> {
 
     /// The launches for rows of so many columns in layouts that `fits`, best first: the device may
     /// turn out to hold no cluster of the first.
-    pub(super) fn launches(
+    pub(crate) fn launches(
         &self,
         columns: usize,
         fits: impl Fn(&Layout) -> bool,
@@ -354,7 +354,7 @@ impl Available<'_> {
 
 /// What decides whether a row's units are neighbours that one access moves.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Alignment {
+pub(crate) struct Alignment {
     wide: bool,
     /// Addresses in bytes and strides in elements of the rows' tensors, with the element's size.
     rows: Vec<(u64, [usize; 2], usize)>,
@@ -363,7 +363,7 @@ pub(super) struct Alignment {
 }
 
 impl Alignment {
-    pub(super) fn add_rows(&mut self, view: &TensorRef<'_>, shape: RowShape) {
+    pub(crate) fn add_rows(&mut self, view: &TensorRef<'_>, shape: RowShape) {
         self.wide |= view.dtype() == DType::F32;
         let [token, head] = shape.strides(view);
         // A stride that is never taken does not matter.
@@ -375,12 +375,12 @@ impl Alignment {
             .push((view.address(), strides, view.dtype().size()));
     }
 
-    pub(super) fn add_vector(&mut self, view: &TensorRef<'_>) {
+    pub(crate) fn add_vector(&mut self, view: &TensorRef<'_>) {
         self.vectors.push((view.address(), view.dtype().size()));
     }
 
     /// Whether a layout suits the tensors, with rows of so many columns.
-    pub(super) fn fits(&self, layout: &Layout, columns: usize) -> bool {
+    pub(crate) fn fits(&self, layout: &Layout, columns: usize) -> bool {
         if layout.spread {
             return true;
         }
