@@ -24,6 +24,16 @@ const FLAGS: [&str; 7] = [
     "-v",
 ];
 
+/// What else a file is compiled with. Quantisation is bit for bit the reference's: a product and a
+/// sum contracted to one rounding would change bits.
+fn family_flags(file: &KernelFile) -> &'static [&'static str] {
+    if file.module.starts_with("quant_") {
+        &["-fmad=false"]
+    } else {
+        &[]
+    }
+}
+
 /// A compiler that has compiled the probe.
 pub struct Toolkit {
     pub nvcc: Nvcc,
@@ -159,6 +169,9 @@ impl Toolkit {
             let closure = sources::include_closure(&file.path, &[Path::new("kernels")])?;
             for &target in file.targets.iter().filter(|target| wanted.contains(target)) {
                 let mut ingredients = self.ingredients(target);
+                for flag in family_flags(file) {
+                    ingredients.add(flag);
+                }
                 for (path, contents) in &closure {
                     ingredients
                         .add(path.to_string_lossy().as_bytes())
@@ -225,6 +238,7 @@ impl Toolkit {
             None => {
                 let mut command = self.command();
                 command
+                    .args(family_flags(file))
                     .args(target_flags(target))
                     .arg(&file.path)
                     .arg("-o")

@@ -36,4 +36,16 @@ EVENKEEL_DEVICE float rcp_approx_ftz(float x) {
 #endif
 }
 
+// The larger of two, NaN where one of them is: max.NaN.f32.
+EVENKEEL_DEVICE float max_nan(float a, float b) {
+#if defined(__CUDACC__)
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  if (a != a || b != b) return __uint_as_float(0x7fffffffu);
+  return a < b ? b : a;
+#endif
+}
+
 }  // namespace evenkeel::ptx
