@@ -134,7 +134,7 @@ impl Status {
     pub const ZERO_SIGMA: Status = Status(64);
     /// A block of 4-bit values holds NaN or an infinity, which they cannot say: its scale is NaN.
     pub const NON_FINITE_BLOCK: Status = Status(128);
-    /// The offsets of groups of rows do not ascend from 0 to the number of rows.
+    /// The offsets of groups of rows do not ascend within the rows.
     pub const BAD_GROUP_OFFSETS: Status = Status(256);
     /// A group of rows begins or ends inside a byte of two values, or inside a rotation's block.
     pub const RAGGED_GROUP: Status = Status(512);
@@ -184,7 +184,7 @@ impl Status {
         (
             Status::BAD_GROUP_OFFSETS,
             "BAD_GROUP_OFFSETS",
-            "the offsets of groups of rows do not ascend from 0 to the number of rows",
+            "the offsets of groups of rows do not ascend within the rows",
         ),
         (
             Status::RAGGED_GROUP,

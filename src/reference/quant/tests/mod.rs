@@ -1,0 +1,3 @@
+//! The reference against what is known of it otherwise.
+
+mod known;
