@@ -10,6 +10,7 @@
 //! - [`element`] makes elements of u = RN(x / scale); u = RN(x / RN(block scale x tensor scale)) in
 //!   NVFP4, whose elements are 0 where that product is 0.
 //! - [`quantize`] and [`dequantize`] lay them out.
+//! - [`activation`] holds what is fused with it, in f64.
 //!
 //! Values that are not finite leave amax alone. An FP8 element keeps NaN and saturates at the
 //! infinities. A block of E2M1 that holds any has a NaN scale and elements 0, and the status has
@@ -21,6 +22,7 @@
 //! a group that starts inside a byte of two elements, and 0 where a group ends inside a rotation's
 //! block (`RAGGED_GROUP`).
 
+pub mod activation;
 mod blocks;
 mod dequantize;
 pub mod element;
