@@ -76,6 +76,9 @@ mod check;
 pub mod device;
 mod dtype;
 mod error;
+#[cfg(any(feature = "norm", feature = "quant"))]
+#[cfg_attr(not(feature = "norm"), allow(dead_code))]
+mod host;
 pub mod interop;
 #[cfg(feature = "loss")]
 pub mod loss;

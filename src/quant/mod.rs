@@ -1,9 +1,23 @@
 //! Low-bit formats and quantisation.
 
 mod activation;
+mod arguments;
+mod call;
+mod check;
+mod dequantize;
+mod form;
 mod format;
+mod host;
+mod kernels;
 mod options;
+mod quantize;
+mod result;
 
 pub use activation::{GeluKind, Smoothing};
+pub use arguments::{OutputArguments, QuantizeArguments, QuantizeOutputs, QuantizedMut};
+pub use dequantize::{Dequantize, PreparedDequantize};
+pub use form::QuantizedForm;
 pub use format::{Block, Format, Fp8, ScaleLayout};
 pub use options::{Hadamard, OutputOptions, QuantizeOptions, Rounding, ScaleRounding, Scaling};
+pub use quantize::{PreparedQuantize, Quantize};
+pub use result::{Quantized, QuantizedRef, QuantizedTensor};

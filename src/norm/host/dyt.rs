@@ -1,7 +1,7 @@
 //! Dynamic tanh.
 
-use super::floats::matrix;
 use super::rows::{open, optional, weights};
+use crate::host::matrix;
 use crate::norm::dyt::{BackwardCall, ForwardCall};
 use crate::reference::norm::{WeightGradients, dyt};
 use crate::{Result, Status, TensorRef};

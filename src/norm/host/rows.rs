@@ -1,6 +1,6 @@
 //! The normalizations of rows: one call, run by the reference.
 
-use super::floats::{fill, floats, floats_mut, indices};
+use crate::host::{fill, floats, floats_mut, indices};
 use crate::norm::arguments;
 use crate::norm::call::{BackwardCall, ForwardCall, Pair};
 use crate::norm::{HeadNormOptions, Rotary};

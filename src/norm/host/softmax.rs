@@ -1,7 +1,7 @@
 //! Softmaxes of masked rows.
 
-use super::floats::{fill, floats, indices, matrix};
 use super::rows::open;
+use crate::host::{fill, floats, indices, matrix};
 use crate::norm::softmax::{BackwardCall, Blocks, ForwardCall};
 use crate::reference::norm::softmax::{self, Incoming};
 use crate::rows::RowShape;

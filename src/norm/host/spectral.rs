@@ -1,7 +1,7 @@
 //! Spectral norms of weights.
 
-use super::floats::{fill, floats, floats_mut};
 use super::rows::{of, of_mut, optional};
+use crate::host::{fill, floats, floats_mut};
 use crate::norm::SpectralNormOptions;
 use crate::norm::spectral::{BackwardCall, ForwardCall, Shape};
 use crate::reference::norm::spectral::{self, Saved, Vectors};

@@ -1,6 +1,6 @@
 //! The variability of a table.
 
-use super::floats::{fill, matrix};
+use crate::host::{fill, matrix};
 use crate::norm::tev::Call;
 use crate::reference::norm::tev;
 use crate::{Result, Status};

@@ -4,7 +4,7 @@ use crate::reference::{FloatRows, Floats, FloatsMut, Indices};
 use crate::{DType, Error, Result, TensorMut, TensorRef};
 
 /// The memory of a view of floats, padding between rows included.
-pub(in crate::norm) fn floats<'a>(view: &TensorRef<'a>) -> Result<Floats<'a>> {
+pub(crate) fn floats<'a>(view: &TensorRef<'a>) -> Result<Floats<'a>> {
     match view.dtype() {
         DType::Bf16 => Ok(Floats::Bf16(view.host_slice()?)),
         DType::F16 => Ok(Floats::F16(view.host_slice()?)),
@@ -14,7 +14,7 @@ pub(in crate::norm) fn floats<'a>(view: &TensorRef<'a>) -> Result<Floats<'a>> {
 }
 
 /// As [`floats`], to be written.
-pub(in crate::norm) fn floats_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<FloatsMut<'v>> {
+pub(crate) fn floats_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<FloatsMut<'v>> {
     match view.dtype() {
         DType::Bf16 => Ok(FloatsMut::Bf16(view.host_slice_mut()?)),
         DType::F16 => Ok(FloatsMut::F16(view.host_slice_mut()?)),
@@ -24,11 +24,11 @@ pub(in crate::norm) fn floats_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<Flo
 }
 
 fn not_float(dtype: DType) -> Error {
-    Error::argument("norm", "tensor", "bf16, f16 or f32", dtype.to_string())
+    Error::argument("host", "tensor", "bf16, f16 or f32", dtype.to_string())
 }
 
 /// A view as a matrix.
-pub(in crate::norm) fn matrix<'a>(view: &TensorRef<'a>) -> Result<FloatRows<'a>> {
+pub(crate) fn matrix<'a>(view: &TensorRef<'a>) -> Result<FloatRows<'a>> {
     FloatRows::new(
         floats(view)?,
         view.rows(),
@@ -38,7 +38,7 @@ pub(in crate::norm) fn matrix<'a>(view: &TensorRef<'a>) -> Result<FloatRows<'a>>
 }
 
 /// A view of integers.
-pub(in crate::norm) fn indices<'a>(view: &TensorRef<'a>) -> Result<Indices<'a>> {
+pub(crate) fn indices<'a>(view: &TensorRef<'a>) -> Result<Indices<'a>> {
     Ok(match view.dtype() {
         DType::I32 => Indices::I32(view.host_slice()?),
         DType::U32 => Indices::U32(view.host_slice()?),
@@ -47,10 +47,7 @@ pub(in crate::norm) fn indices<'a>(view: &TensorRef<'a>) -> Result<Indices<'a>> 
 }
 
 /// Rounds results into a contiguous view of f32.
-pub(in crate::norm) fn fill(
-    view: &mut TensorMut<'_>,
-    values: impl IntoIterator<Item = f64>,
-) -> Result<()> {
+pub(crate) fn fill(view: &mut TensorMut<'_>, values: impl IntoIterator<Item = f64>) -> Result<()> {
     for (slot, value) in view.host_slice_mut::<f32>()?.iter_mut().zip(values) {
         *slot = value as f32;
     }

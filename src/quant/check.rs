@@ -1,0 +1,128 @@
+//! What quantisations ask of their arguments beside what all operations do.
+
+use super::form::{QuantShape, QuantizedForm};
+use crate::check::{Check, shape_of};
+use crate::{DType, Result, TensorRef};
+
+/// The types of the offsets of groups.
+pub(super) const GROUP_OFFSETS: [DType; 2] = [DType::I64, DType::I32];
+
+/// The shape of an input and its groups.
+pub(crate) fn input(
+    check: &Check,
+    argument: &'static str,
+    x: &TensorRef<'_>,
+    groups: Option<&TensorRef<'_>>,
+) -> Result<QuantShape> {
+    check.float(argument, x)?;
+    check.row_count(argument, x.rows(), x.columns())?;
+    Ok(QuantShape {
+        rows: x.rows(),
+        columns: x.columns(),
+        groups: group_count(check, groups)?,
+    })
+}
+
+/// How many groups there are; 0 for none.
+pub(crate) fn group_count(check: &Check, groups: Option<&TensorRef<'_>>) -> Result<usize> {
+    let Some(groups) = groups else {
+        return Ok(0);
+    };
+    let offsets = groups.elements();
+    if offsets < 2 {
+        let expected = "[groups + 1] offsets, of one group at least";
+        return check.fail("groups", expected, shape_of(groups));
+    }
+    check.tensor("groups", groups, &GROUP_OFFSETS, &[offsets])?;
+    Ok(offsets - 1)
+}
+
+/// That an output's rotation divides its inner dimension, and that its format has its layout.
+pub(super) fn options(
+    check: &Check,
+    form: &QuantizedForm,
+    [rotation, layout]: [&'static str; 2],
+) -> Result<()> {
+    if let Some(Err(error)) = form.rotation.map(|rotation| rotation.validate()) {
+        return Err(error);
+    }
+    // Where groups lie along the inner dimension, each is to be divided: a matter of the status.
+    let each_group = form.transposed && form.groups > 0;
+    if let Some(blocks) = form.rotation
+        && !each_group
+        && !form.inner.is_multiple_of(blocks.n)
+    {
+        let inner = form.inner;
+        let expected = format!("of blocks that divide the inner dimension, {inner}");
+        return check.fail(rotation, expected, format!("of blocks of {}", blocks.n));
+    }
+    if !form.layout.fits(form.format) {
+        let expected = format!(
+            "row-major or column-major: scales of {} are f32",
+            form.format
+        );
+        return check.fail(layout, expected, form.layout.to_string());
+    }
+    Ok(())
+}
+
+/// The elements of an output.
+pub(super) fn data(
+    check: &Check,
+    form: &QuantizedForm,
+    argument: &'static str,
+    data: &TensorRef<'_>,
+) -> Result<()> {
+    check.typed(argument, data, &[form.data_dtype()])?;
+    let [rows, columns] = form.data_shape();
+    if data.rows() != rows || data.columns() != columns {
+        let (outer, inner) = (form.outer, form.inner);
+        let expected = format!("[{rows}, {columns}], the elements of [{outer}, {inner}]");
+        return check.fail(argument, expected, shape_of(data));
+    }
+    Ok(())
+}
+
+/// The scales of rows or blocks, there exactly where the format has such.
+pub(super) fn scales(
+    check: &Check,
+    form: &QuantizedForm,
+    argument: &'static str,
+    scales: Option<&TensorRef<'_>>,
+) -> Result<()> {
+    let Some(([rows, columns], dtype)) = form.scale_shape().zip(form.scale_dtype()) else {
+        let why = format!("{} has one scale, tensor_scale", form.format);
+        return check.absent(argument, scales.is_some(), &why);
+    };
+    let Some(scales) = scales else {
+        return check.fail(
+            argument,
+            format!("given, [{rows}, {columns}] {dtype}"),
+            "absent",
+        );
+    };
+    check.typed(argument, scales, &[dtype])?;
+    if scales.elements() != rows * columns || !scales.is_contiguous() {
+        let expected = format!("contiguous, of shape [{rows}, {columns}] ({})", form.layout);
+        return check.fail(argument, expected, shape_of(scales));
+    }
+    Ok(())
+}
+
+/// The scale of the tensor or of each group, there exactly where the format has such.
+pub(super) fn tensor_scale(
+    check: &Check,
+    form: &QuantizedForm,
+    argument: &'static str,
+    scale: Option<&TensorRef<'_>>,
+) -> Result<()> {
+    let scales = form.tensor_scales();
+    if scales == 0 {
+        let why = format!("{} has scales of rows or blocks alone", form.format);
+        return check.absent(argument, scale.is_some(), &why);
+    }
+    match scale {
+        Some(scale) => check.tensor(argument, scale, &[DType::F32], &[scales]),
+        None => check.fail(argument, format!("given, [{scales}] f32"), "absent"),
+    }
+}
