@@ -354,3 +354,6 @@ impl E2m1x2 {
 }
 
 byte_type!(E2m1x2, E2m1x2);
+
+#[cfg(test)]
+mod tests;
