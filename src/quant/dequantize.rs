@@ -1,8 +1,5 @@
 //! The operation: the values of quantised tensors.
 
-#[cfg(test)]
-mod tests;
-
 use super::QuantizedRef;
 use super::call::DequantizeCall;
 use super::form::QuantizedForm;

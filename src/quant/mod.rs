@@ -12,6 +12,8 @@ mod kernels;
 mod options;
 mod quantize;
 mod result;
+#[cfg(test)]
+mod tests;
 
 pub use activation::{GeluKind, Smoothing};
 pub use arguments::{OutputArguments, QuantizeArguments, QuantizeOutputs, QuantizedMut};

@@ -1,8 +1,5 @@
 //! The operation: tensors in low-bit formats.
 
-#[cfg(test)]
-mod tests;
-
 use super::arguments::{QuantizeArguments, QuantizeOutputs};
 use super::call::{QuantizeCall, Store};
 use super::check;

@@ -132,7 +132,13 @@ impl<'a> QuantizedRef<'a> {
     pub(crate) fn check(&self, check: &Check) -> Result<QuantizedForm> {
         group_count(check, self.groups.as_ref())?;
         let form = self.form();
-        check.row_count("data", form.outer, form.inner)?;
+        // Of an input without rows the transpose has no columns.
+        let (rows, columns) = if form.transposed {
+            (form.inner, form.outer)
+        } else {
+            (form.outer, form.inner)
+        };
+        check.row_count("data", rows, columns)?;
         options(check, &form, ["rotation", "layout"])?;
         data(check, &form, "data", &self.data)?;
         scales(check, &form, "scales", self.scales.as_ref())?;
