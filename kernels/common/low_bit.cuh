@@ -71,7 +71,7 @@ EVENKEEL_DEVICE uint32_t power_scale(float amax, ElementType type, ScaleRule rul
 //   smallest step there is, 2^-16, is rounded at random by 32 bits further down, 2^-48.
 // - Where |q| exceeds 2^20, or is NaN, the element is the largest or NaN whatever the correction,
 //   which would be inf - inf: it is left out.
-struct Divisor {
+struct ScaleDivisor {
   float scale;
   float reciprocal;  // of prescaled(scale)
 
@@ -86,13 +86,13 @@ struct Divisor {
     const float magnitude = fabsf(scale);
     return magnitude >= 0x1p-50f && magnitude <= 0x1p126f;
   }
-  EVENKEEL_DEVICE static Divisor of(float scale) {
+  EVENKEEL_DEVICE static ScaleDivisor of(float scale) {
     if (is_plain(scale)) return {scale, 1.0f / scale};
     const float by = prescale(scale);
     return {scale, by == 0.0f ? 1.0f : 1.0f / (scale * by)};
   }
   // By a power of two, of which the product is exact.
-  EVENKEEL_DEVICE static Divisor of_power(uint32_t e8m0) {
+  EVENKEEL_DEVICE static ScaleDivisor of_power(uint32_t e8m0) {
     return {e8m0_value(e8m0), e8m0_value(254 - e8m0)};
   }
 };
@@ -108,7 +108,7 @@ EVENKEEL_DEVICE float corrected_quotient(float x, float scale, float reciprocal)
 
 // kCount quotients by one divisor. `power`: the divisor is a power of two.
 template <int kCount>
-EVENKEEL_DEVICE void divide_by(const float (&x)[kCount], const Divisor& by, bool power,
+EVENKEEL_DEVICE void divide_by(const float (&x)[kCount], const ScaleDivisor& by, bool power,
                                float (&quotient)[kCount]) {
   if (power) {
 #pragma unroll
@@ -118,8 +118,8 @@ EVENKEEL_DEVICE void divide_by(const float (&x)[kCount], const Divisor& by, bool
   float scale = by.scale;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) quotient[i] = x[i];
-  if (!Divisor::is_plain(scale)) {
-    const float before = Divisor::prescale(scale);
+  if (!ScaleDivisor::is_plain(scale)) {
+    const float before = ScaleDivisor::prescale(scale);
     scale = before == 0.0f ? 1.0f : scale * before;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) quotient[i] *= before;
@@ -132,8 +132,8 @@ EVENKEEL_DEVICE void divide_by(const float (&x)[kCount], const Divisor& by, bool
 
 // Each by a divisor of its own.
 template <int kCount>
-EVENKEEL_DEVICE void divide_each(const float (&x)[kCount], const Divisor (&by)[kCount], bool power,
-                                 float (&quotient)[kCount]) {
+EVENKEEL_DEVICE void divide_each(const float (&x)[kCount], const ScaleDivisor (&by)[kCount],
+                                 bool power, float (&quotient)[kCount]) {
   if (power) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) quotient[i] = x[i] * by[i].reciprocal;
@@ -141,7 +141,7 @@ EVENKEEL_DEVICE void divide_each(const float (&x)[kCount], const Divisor (&by)[k
   }
   bool plain = true;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) plain = plain && Divisor::is_plain(by[i].scale);
+  for (int i = 0; i < kCount; ++i) plain = plain && ScaleDivisor::is_plain(by[i].scale);
   if (plain) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -151,7 +151,7 @@ EVENKEEL_DEVICE void divide_each(const float (&x)[kCount], const Divisor (&by)[k
   }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    const float before = Divisor::prescale(by[i].scale);
+    const float before = ScaleDivisor::prescale(by[i].scale);
     const float scale = before == 0.0f ? 1.0f : by[i].scale * before;
     quotient[i] = corrected_quotient(x[i] * before, scale, by[i].reciprocal);
   }
@@ -163,7 +163,7 @@ EVENKEEL_DEVICE void divide_each(const float (&x)[kCount], const Divisor (&by)[k
 EVENKEEL_DEVICE float nvfp4_tensor_scale(float amax) { return exact_scale(amax, 2688.0f); }
 
 // RN(RN(amax / 6) / tensor scale) as E4M3, saturating.
-EVENKEEL_DEVICE uint32_t nvfp4_block_scale(float amax, const Divisor& tensor) {
+EVENKEEL_DEVICE uint32_t nvfp4_block_scale(float amax, const ScaleDivisor& tensor) {
   float ratio[1] = {amax / 6.0f};
   float quotient[1];
   divide_by(ratio, tensor, false, quotient);
@@ -233,23 +233,41 @@ EVENKEEL_DEVICE uint32_t stochastic_magnitude(float u, uint32_t random, const Gr
   return steps + ((exponent - grid.least_exponent) << grid.mantissa);
 }
 
+// The codes of four quotients, with their signs, in a byte each.
+template <int kBits>
+EVENKEEL_DEVICE uint32_t encode4_stochastic(const float (&u)[4], const uint32_t (&random)[4],
+                                            ElementType type) {
+  const GridNumbers grid = kBits == 4 ? GridNumbers::of(ElementType::kE2m1) : GridNumbers::of(type);
+  uint32_t codes = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t bits = __float_as_uint(u[i]);
+    uint32_t code = stochastic_magnitude(u[i], random[i], grid);
+    code |= (bits >> (32 - kBits)) & (1u << (kBits - 1));
+    if (kBits == 8 && (bits & 0x7fffffffu) > 0x7f800000u) code = 0x7f;
+    codes |= code << (8 * i);
+  }
+  return codes;
+}
+
+// Eight nibbles in bytes as one word, the first lowest.
+EVENKEEL_DEVICE uint32_t pack_nibbles(uint32_t low, uint32_t high) {
+  return __byte_perm(low | low >> 4, high | high >> 4, 0x6420);
+}
+
 template <int kBits>
 EVENKEEL_DEVICE uint2 encode_stochastic(const float (&u)[8], const uint32_t (&random)[8],
                                         ElementType type) {
-  const GridNumbers grid = kBits == 4 ? GridNumbers::of(ElementType::kE2m1) : GridNumbers::of(type);
-  uint32_t words[2] = {0, 0};
+  uint32_t codes[2];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const uint32_t bits = __float_as_uint(u[i]);
-    const uint32_t code = stochastic_magnitude(u[i], random[i], grid);
-    if constexpr (kBits == 4) {
-      words[0] |= (code | ((bits >> 28) & 8u)) << (4 * i);
-    } else {
-      const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-      words[i / 4] |= (nan ? 0x7fu : code | ((bits >> 24) & 0x80u)) << (8 * (i % 4));
-    }
+  for (int half = 0; half < 2; ++half) {
+    const float part[4] = {u[4 * half], u[4 * half + 1], u[4 * half + 2], u[4 * half + 3]};
+    const uint32_t words[4] = {random[4 * half], random[4 * half + 1], random[4 * half + 2],
+                               random[4 * half + 3]};
+    codes[half] = encode4_stochastic<kBits>(part, words, type);
   }
-  return make_uint2(words[0], words[1]);
+  if constexpr (kBits == 4) return make_uint2(pack_nibbles(codes[0], codes[1]), 0);
+  return make_uint2(codes[0], codes[1]);
 }
 
 // How many of the quotients lie beyond the largest element (inf does, NaN does not), and how many
@@ -258,14 +276,18 @@ struct QuantCounts {
   uint32_t saturated = 0;
   uint32_t underflowed = 0;
 
+  EVENKEEL_DEVICE void add_one(float x, float u, uint32_t magnitude, float largest) {
+    saturated += fabsf(u) > largest ? 1 : 0;
+    underflowed += x != 0.0f && magnitude == 0 ? 1 : 0;
+  }
   template <int kBits>
   EVENKEEL_DEVICE void add(const float (&x)[8], const float (&u)[8], uint2 codes, float largest) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const uint32_t code = kBits == 4 ? (codes.x >> (4 * i)) & 7u
-                                       : ((i < 4 ? codes.x : codes.y) >> (8 * (i % 4))) & 0x7fu;
-      saturated += fabsf(u[i]) > largest ? 1 : 0;
-      underflowed += x[i] != 0.0f && code == 0 ? 1 : 0;
+      const uint32_t magnitude = kBits == 4
+                                     ? (codes.x >> (4 * i)) & 7u
+                                     : ((i < 4 ? codes.x : codes.y) >> (8 * (i % 4))) & 0x7fu;
+      add_one(x[i], u[i], magnitude, largest);
     }
   }
 };

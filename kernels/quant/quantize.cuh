@@ -1,0 +1,264 @@
+// Values of X [rows, columns], from a source, to 8- or 4-bit elements and their scales: X itself,
+// its transpose, or both. The mathematics is src/reference/quant/quantize.rs, bit for bit.
+//
+//   element = round(x / scale)     scale from the amax of a tensor, row, tile or block
+//
+// Never materialised: fp32 values, the transpose in 16 bits, amax of blocks.
+//
+// Traffic: one read of X and one write of each output, whatever the outputs; scales are 1/16 to
+// 1/128 of the elements. Where scales follow from an amax that is only known at the end of a read
+// (of a tensor, or of a column; of a row, which tiles share), quant_amax reads X before, and the
+// second read comes from L2 where X fits there. Two rotated outputs read it once more for the
+// second: a rotation replaces the values in registers.
+//
+// Mapping: a block a tile of 128 x 128 (quant/tile.cuh). Its values stay in registers from the load
+// to the last store, packed in 16 bits in narrow kernels, in fp32 in wide ones (fp32 input,
+// rotations); 1 the amax of blocks goes to shared memory, 2 a thread makes four scales, 3 elements
+// are divided, rounded, and stored (quant/scales.cuh, quant/elements.cuh). Rotated outputs go
+// through these steps in a pass of their own.
+#pragma once
+
+#include "common/block_reduce.cuh"
+#include "quant/elements.cuh"
+#include "quant/hadamard.cuh"
+
+namespace evenkeel {
+
+EVENKEEL_DEVICE float warp_max(float value) {
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, lanes));
+  }
+  return value;
+}
+
+// Raises the amax of a block's group: one atomic a block, of the bits, whose order is that of
+// numbers from 0 up. What each thread noted became shared.warp_amax before a barrier.
+EVENKEEL_DEVICE void raise_amax(uint32_t* word, const QuantizeShared& shared) {
+  if (word == nullptr || threadIdx.x != 0) return;
+  uint32_t most = 0;
+#pragma unroll
+  for (uint32_t w = 0; w < kTileWarps; ++w) most = max(most, shared.warp_amax[w]);
+  atomicMax(word, most);
+}
+
+EVENKEEL_DEVICE void add_counts(uint32_t* to, const QuantCounts& counts) {
+  if (to == nullptr) return;
+  const uint32_t saturated = warp_sum(counts.saturated);
+  const uint32_t underflowed = warp_sum(counts.underflowed);
+  if (threadIdx.x % 32 != 0) return;
+  if (saturated != 0) atomicAdd(to, saturated);
+  if (underflowed != 0) atomicAdd(to + 1, underflowed);
+}
+
+// Outputs in the order in which a tile's values serve them: those as they are, then the rotated
+// ones.
+struct Pass {
+  bool rows;
+  bool columns;
+
+  EVENKEEL_DEVICE static Pass of(int pass, bool rows, uint32_t row_rotation, bool columns,
+                                 uint32_t column_rotation) {
+    return {rows && (pass == 0 ? row_rotation == 0 : pass == 1 && row_rotation != 0),
+            columns && (pass == 0 ? column_rotation == 0 : pass == 2 && column_rotation != 0)};
+  }
+};
+
+template <int kBits, bool kStochastic, typename Source>
+EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm& form,
+                                   const QuantizeOutput& rowwise, const QuantizeOutput& transposed,
+                                   const TilePlace& place, const Rounding& rounding, Source& source,
+                                   int tile, const typename Source::Params& input) {
+  QuantizeShared& shared = *reinterpret_cast<QuantizeShared*>(platform::dynamic_shared());
+  constexpr bool kWide = Source::kWide;
+  const bool grouped = grid.offsets != nullptr;
+  const ScaleOf of = form.scale_of;
+  const bool has_rows = rowwise.data != nullptr;
+  bool has_columns = transposed.data != nullptr;
+  uint32_t status = 0;
+  if (kBits == 4 && has_columns && place.group_row % 2 != 0) {
+    // The group begins inside a byte that belongs to the one before.
+    has_columns = false;
+    status |= kRaggedGroup;
+  }
+  ScaleDivisor row_tensor = {1.0f, 1.0f};
+  ScaleDivisor column_tensor = {1.0f, 1.0f};
+  if (of == ScaleOf::kTensor || form.scale_type == ScaleType::kE4m3) {
+    if (has_rows) row_tensor = ScaleDivisor::of(tensor_scale<kBits>(form, rowwise, place.group));
+    if (has_columns) {
+      column_tensor = ScaleDivisor::of(tensor_scale<kBits>(form, transposed, place.group));
+    }
+  }
+
+  MicroTile<kWide> x;
+  source.fill(tile, input, place, x);
+  bool rotated = false;
+#pragma unroll 1
+  for (int index = 0; index < (kWide ? 3 : 1); ++index) {
+    const Pass pass = Pass::of(index, has_rows, rowwise.rotation, has_columns, transposed.rotation);
+    if (!pass.rows && !pass.columns) continue;
+    if constexpr (kWide) {
+      if (rotated) source.fill(tile, input, place, x);
+      if (index == 1) rotate_rows({rowwise.rotation, rowwise.factor, rowwise.signs}, x);
+      if (index == 2) {
+        rotate_columns({transposed.rotation, transposed.factor, transposed.signs}, place.rows,
+                       shared.exchange, x);
+        if (place.group_rows % transposed.rotation != 0) status |= kRaggedGroup;
+      }
+      rotated = index > 0;
+    }
+
+    const bool raised = (pass.rows && rowwise.amax_out != nullptr) ||
+                        (pass.columns && transposed.amax_out != nullptr);
+    const bool whole = raised || of == ScaleOf::kTile;
+    const bool note_of_rows = pass.rows && (has_blocks(of) || whole);
+    const bool note_of_columns = pass.columns && (has_blocks(of) || (whole && !note_of_rows));
+    float amax = 0.0f;
+    if (note_of_rows) note_rows<kBits>(of, form.square != 0, x, shared, amax);
+    if (note_of_columns) note_columns<kBits>(of, form.square != 0, x, shared, amax);
+    if (raised) {
+      amax = warp_max(amax);
+      if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
+    }
+    __syncthreads();
+    if (raised) {
+      if (pass.rows && rowwise.amax_out != nullptr) {
+        raise_amax(rowwise.amax_out + place.group, shared);
+      }
+      if (pass.columns && transposed.amax_out != nullptr) {
+        raise_amax(transposed.amax_out + place.group, shared);
+      }
+    }
+    if (pass.rows) {
+      status |= scale_rows<kBits>(form, rowwise, place, grouped, row_tensor, shared);
+    }
+    if (pass.columns) {
+      status |= scale_columns<kBits>(form, transposed, place, grid.columns, grouped, column_tensor,
+                                     shared);
+    }
+    __syncthreads();
+    if (pass.rows) {
+      QuantCounts counts;
+      quantize_rows<kBits, kStochastic>(form, rowwise, place, rounding, x, shared, counts);
+      add_counts(rowwise.counts, counts);
+    }
+    if (pass.columns) {
+      QuantCounts counts;
+      quantize_columns<kBits, kStochastic>(form, transposed, place, rounding, x, shared, counts);
+      add_counts(transposed.counts, counts);
+      __syncthreads();
+      store_transposed<kBits>(transposed, place, shared);
+    }
+    // The next pass, or the next tile, writes where this one reads.
+    if (kWide || Source::kTiles > 1) __syncthreads();
+  }
+  if (status != 0) atomicOr(form.status, status);
+}
+
+// The kernel of a source: `outputs` for each of its tiles.
+template <int kBits, bool kStochastic, typename Source>
+EVENKEEL_DEVICE void quantize_tiles(const QuantizeGrid& grid, const QuantizeForm& form,
+                                    const QuantizeOutputs<Source::kTiles>& outputs,
+                                    const typename Source::Params& input) {
+  // There are at least as many blocks as groups, some of which may have no tile.
+  if (blockIdx.x < grid.groups && threadIdx.x < 2 * Source::kTiles) {
+    const uint32_t tile = threadIdx.x / 2;
+    const QuantizeOutput& output =
+        threadIdx.x % 2 == 0 ? outputs.rowwise[tile] : outputs.transposed[tile];
+    if (output.tensor_scale != nullptr) {
+      output.tensor_scale[blockIdx.x] = tensor_scale<kBits>(form, output, blockIdx.x);
+    }
+  }
+  TilePlace place;
+  if (!find_tile(grid, form.status, place)) return;
+  Rounding rounding = {};
+  if constexpr (kStochastic) {
+    rounding.key.seed = form.seed;
+    rounding.key.offset = form.offset;
+    if (form.device_offset != nullptr) {
+      rounding.key.offset += static_cast<uint64_t>(*form.device_offset);
+    }
+    rounding.row_elements = outputs.row_elements;
+  }
+  Source source;
+  source.load(input, place);
+#pragma unroll 1
+  for (int tile = 0; tile < Source::kTiles; ++tile) {
+    rounding.first_element =
+        outputs.first_element[tile] + place.row * outputs.row_elements + place.column;
+    quantize_tile<kBits, kStochastic>(grid, form, outputs.rowwise[tile], outputs.transposed[tile],
+                                      place, rounding, source, tile, input);
+  }
+}
+
+// What a source's matrices have for amax, ahead of scales that depend on all of it.
+template <typename Source>
+EVENKEEL_DEVICE void amax_tiles(const QuantizeGrid& grid,
+                                const AmaxOutputs<Source::kTiles>& outputs,
+                                const typename Source::Params& input, uint32_t* status) {
+  QuantizeShared& shared = *reinterpret_cast<QuantizeShared*>(platform::dynamic_shared());
+  constexpr bool kWide = Source::kWide;
+  TilePlace place;
+  if (!find_tile(grid, status, place)) return;
+  Source source;
+  source.load(input, place);
+#pragma unroll 1
+  for (int tile = 0; tile < Source::kTiles; ++tile) {
+    MicroTile<kWide> x;
+    source.fill(tile, input, place, x);
+    bool rotated = false;
+    // As quantize_tile has them: values as they are first.
+#pragma unroll 1
+    for (int index = 0; index < (kWide ? 4 : 2); ++index) {
+      const AmaxOutput& output = outputs.of[tile][index % 2];
+      if (output.of == AmaxOf::kNothing || (output.rotation != 0) != (index >= 2)) continue;
+      if (output.pairs != 0 && place.group_row % 2 != 0) continue;
+      if constexpr (kWide) {
+        if (index >= 2) {
+          if (rotated) source.fill(tile, input, place, x);
+          const Rotation rotation = {output.rotation, output.factor, output.signs};
+          if (output.transposed != 0) {
+            rotate_columns(rotation, place.rows, shared.exchange, x);
+          } else {
+            rotate_rows(rotation, x);
+          }
+          rotated = true;
+        }
+      }
+      float amax = 0.0f;
+      if (output.of == AmaxOf::kColumns) {
+        note_columns<8>(ScaleOf::k128, false, x, shared, amax);
+      } else {
+        const ScaleOf of = output.of == AmaxOf::kRows ? ScaleOf::k128 : ScaleOf::kTensor;
+        note_rows<8>(of, false, x, shared, amax);
+      }
+      if (output.of == AmaxOf::kTensor) {
+        amax = warp_max(amax);
+        if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
+      }
+      __syncthreads();
+      const uint32_t at = threadIdx.x;
+      if (output.of == AmaxOf::kTensor) {
+        raise_amax(output.words + place.group, shared);
+      } else if (output.of == AmaxOf::kRows && at < place.rows) {
+        uint32_t most = 0;
+#pragma unroll
+        for (uint32_t k = 0; k < 4; ++k) {
+          const uint4 four = *reinterpret_cast<const uint4*>(shared.amax.rows + row_chunk(at, k));
+          most = max(most, max(max(four.x, four.y), max(four.z, four.w)));
+        }
+        atomicMax(output.words + place.row + at, most);
+      } else if (output.of == AmaxOf::kColumns && at < place.columns) {
+        uint32_t most = 0;
+#pragma unroll
+        for (uint32_t w = 0; w < kTileWarps; ++w) {
+          most = max(most, shared.amax.columns[w * kTile + column_entry(at)]);
+        }
+        atomicMax(output.words + place.group * grid.columns + place.column + at, most);
+      }
+      __syncthreads();
+    }
+  }
+}
+
+}  // namespace evenkeel
