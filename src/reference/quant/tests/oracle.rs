@@ -12,22 +12,33 @@ fn quotient(a: f32, b: f32) -> f32 {
     (f64::from(a) / f64::from(b)) as f32
 }
 
-/// The code whose value is nearest to u, by trying all; ties to even.
-fn nearest(format: Format, u: f32) -> u8 {
-    let sign = 1_u8 << (format.element_bits() - 1);
-    let finite = (0..sign).filter(|code| element::decode(format, *code).is_finite());
-    let distance = |code: u8| (f64::from(element::decode(format, code)) - f64::from(u.abs())).abs();
-    let code = finite
-        .min_by(|a, b| {
-            distance(*a)
-                .total_cmp(&distance(*b))
-                .then((a % 2).cmp(&(b % 2)))
-        })
-        .unwrap();
-    if u.is_sign_negative() {
-        code | sign
-    } else {
-        code
+/// The finite magnitudes of a format, by code.
+struct Codes {
+    values: Vec<f64>,
+    sign: u8,
+}
+
+impl Codes {
+    fn new(format: Format) -> Self {
+        let sign = 1_u8 << (format.element_bits() - 1);
+        let values = (0..sign).map(|code| element::decode(format, code).into());
+        Self {
+            values: values.filter(|value: &f64| value.is_finite()).collect(),
+            sign,
+        }
+    }
+
+    /// The code whose value is nearest to u, by trying all; ties to even.
+    fn nearest(&self, u: f32) -> u8 {
+        let u_abs = f64::from(u.abs());
+        let mut best = 0;
+        for (code, value) in self.values.iter().enumerate() {
+            let [new, old] = [*value, self.values[best]].map(|value| (value - u_abs).abs());
+            if new < old || (new == old && code % 2 == 0) {
+                best = code;
+            }
+        }
+        best as u8 | if u.is_sign_negative() { self.sign } else { 0 }
     }
 }
 
@@ -49,7 +60,7 @@ fn block_scale(options: &QuantizeOptions, amax: f32, tensor_amax: f32) -> Expect
     let largest = format.largest();
     let wide = f64::from(amax);
     let of_power = |power: f32| Expected {
-        stored: (power.to_bits() >> 23).max(0),
+        stored: power.to_bits() >> 23,
         divisor: power,
     };
     match format {
@@ -67,10 +78,8 @@ fn block_scale(options: &QuantizeOptions, amax: f32, tensor_amax: f32) -> Expect
             } else {
                 quotient(tensor_amax, 2688.0)
             };
-            let code = nearest(
-                Format::Fp8Row(Fp8::E4m3),
-                quotient(quotient(amax, 6.0), tensor),
-            );
+            let e4m3 = Codes::new(Format::Fp8Row(Fp8::E4m3));
+            let code = e4m3.nearest(quotient(quotient(amax, 6.0), tensor));
             let scale = element::decode(Format::Fp8Row(Fp8::E4m3), code);
             Expected {
                 stored: code.into(),
@@ -119,26 +128,28 @@ fn check(options: &QuantizeOptions, direction: Direction, x: &[f32], shape: [usi
         at / size * size..(at / size * size + size).min(extent)
     };
     let (mut saturated, mut underflowed) = (0, 0);
-    let mut amaxes = HashMap::new();
+    let mut scales = HashMap::new();
+    let codes = Codes::new(format);
     for row in 0..outer {
         for column in 0..inner {
             let rows = stretch(row, block.rows, outer);
             let columns = stretch(column, block.columns, inner);
-            let amax = *amaxes
+            let expected = scales
                 .entry((rows.start, columns.start))
                 .or_insert_with(|| {
                     let row = |r: usize| &y[r * inner..][columns.clone()];
-                    rows.flat_map(row)
-                        .fold(0.0_f32, |amax, x| amax.max(x.abs()))
+                    let amax = rows
+                        .flat_map(row)
+                        .fold(0.0_f32, |amax, x| amax.max(x.abs()));
+                    block_scale(options, amax, tensor_amax)
                 });
-            let expected = block_scale(options, amax, tensor_amax);
 
             let value = y[row * inner + column];
             let u = quotient(value, expected.divisor);
             let code = if expected.divisor == 0.0 {
                 0
             } else {
-                nearest(format, u)
+                codes.nearest(u)
             };
             let [_, width] = got.data_shape;
             let stored = element::load(format, &got.data[row * width..], column);
