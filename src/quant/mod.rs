@@ -2,6 +2,7 @@
 
 mod activation;
 mod arguments;
+mod cache;
 mod call;
 mod check;
 mod dequantize;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use activation::{GeluKind, Smoothing};
 pub use arguments::{OutputArguments, QuantizeArguments, QuantizeOutputs, QuantizedMut};
+pub use cache::WeightCache;
 pub use dequantize::{Dequantize, PreparedDequantize};
 pub use form::QuantizedForm;
 pub use format::{Block, Format, Fp8, ScaleLayout};

@@ -192,6 +192,10 @@ impl PreparedQuantize {
         &self.quantize
     }
 
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Scratch that [`quantize_into`](Self::quantize_into) needs for an input `[rows, columns]` whose
     /// rows are in `groups` groups (0 for none), in bytes.
     #[must_use]
@@ -284,7 +288,7 @@ impl PreparedQuantize {
         self.run(&check, shape, x, arguments, outputs)
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         check: &Check,
         shape: QuantShape,

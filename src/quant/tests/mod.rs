@@ -1,5 +1,6 @@
 //! What the tests of the operations share, and the tests.
 
+mod cache;
 mod dequantize;
 mod groups;
 mod quantize;
