@@ -6,7 +6,19 @@ use evenkeel::DeviceKind;
 use crate::properties::properties;
 
 // In the order of the lists of cli/src/suite/quant/mod.rs.
-properties!(Quant:);
+properties!(
+    Quant:
+    every_format_and_option,
+    quantised_shapes,
+    quantised_values,
+    every_bf16_value,
+    quantise_forms_agree,
+    within_half_a_step,
+    scales_fit_their_blocks,
+    stochastic_rounding_is_unbiased,
+    representable_values_stay,
+    offsets_add_up,
+);
 
 /// The golden vectors of each operation on a device.
 const GOLDEN: &[fn(DeviceKind)] = &[];
