@@ -16,7 +16,10 @@ mod result;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{GeluKind, Smoothing};
+pub use activation::{
+    GateUp, GateUpMut, Gelu, GeluKind, PreparedGelu, PreparedSwiGlu, Smoothing, SmoothingScales,
+    SwiGlu, SwiGluQuantized, SwiGluResult,
+};
 pub use arguments::{OutputArguments, QuantizeArguments, QuantizeOutputs, QuantizedMut};
 pub use cache::WeightCache;
 pub use dequantize::{Dequantize, PreparedDequantize};

@@ -9,10 +9,10 @@ use super::{Smoothing, host};
 use crate::check::{Check, Named, read};
 use crate::device::stream::Backend;
 use crate::quant::call::Store;
-use crate::quant::kernels::ActivationKernels;
-use crate::quant::launch::quantize_workspace_bytes;
-use crate::quant::shape::QuantShape;
-use crate::quant::{QuantizeArguments, QuantizeOptions, QuantizeOutputs, Quantized};
+use crate::quant::check::group_count;
+use crate::quant::form::QuantShape;
+use crate::quant::kernels::{ActivationKernels, quantize_workspace_bytes};
+use crate::quant::{Quantize, QuantizeArguments, QuantizeOutputs, Quantized};
 use crate::reference::quant::activation::Function;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
@@ -50,12 +50,7 @@ pub(in crate::quant) enum Output<'a> {
 }
 
 impl Output<'_> {
-    fn name<'s>(
-        &'s self,
-        plain: &'static str,
-        reads: &mut Named<'s>,
-        writes: &mut Named<'s>,
-    ) {
+    fn name<'s>(&'s self, plain: &'static str, reads: &mut Named<'s>, writes: &mut Named<'s>) {
         match self {
             Self::Plain(view) => writes.push((plain, view.as_ref())),
             Self::Apart(gate, up) => {
@@ -68,27 +63,28 @@ impl Output<'_> {
 }
 
 #[derive(Debug)]
-pub(in crate::quant) struct ForwardCall<'a> {
+pub(in crate::quant) struct ForwardCall<'a, 's, 'y> {
     pub(in crate::quant) shape: Shape,
     pub(in crate::quant) inputs: Inputs<'a>,
-    pub(in crate::quant) scales: Option<(Smoothing, SmoothingScales<'a>)>,
-    pub(in crate::quant) y: Output<'a>,
+    pub(in crate::quant) scales: Option<(Smoothing, SmoothingScales<'s>)>,
+    /// Plain or quantised.
+    pub(in crate::quant) y: Output<'y>,
 }
 
 #[derive(Debug)]
-pub(in crate::quant) struct BackwardCall<'a> {
+pub(in crate::quant) struct BackwardCall<'a, 'x> {
     pub(in crate::quant) shape: Shape,
     pub(in crate::quant) inputs: Inputs<'a>,
     pub(in crate::quant) scales: Option<(Smoothing, TensorRef<'a>)>,
     pub(in crate::quant) dy: TensorRef<'a>,
-    pub(in crate::quant) dx: Output<'a>,
+    pub(in crate::quant) dx: Output<'x>,
 }
 
 /// What an activation quantises, and how: y and its gradients.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Formats {
-    pub(super) output: Option<QuantizeOptions>,
-    pub(super) gradient: Option<QuantizeOptions>,
+    pub(super) output: Option<Quantize>,
+    pub(super) gradient: Option<Quantize>,
 }
 
 /// A prepared activation.
@@ -109,13 +105,9 @@ impl Activation {
         smoothing: Option<Smoothing>,
         formats: Formats,
     ) -> Result<Self> {
-        let resolved = |options: Option<QuantizeOptions>| -> Result<Option<QuantizeOptions>> {
-            options.map(QuantizeOptions::resolved).transpose()
-        };
-        let formats = Formats {
-            output: resolved(formats.output)?,
-            gradient: resolved(formats.gradient)?,
-        };
+        for format in [&formats.output, &formats.gradient].into_iter().flatten() {
+            format.validate()?;
+        }
         let kernels = match stream.backend() {
             Backend::Reference => None,
             Backend::Kernels => Some(ActivationKernels::load(
@@ -138,7 +130,7 @@ impl Activation {
     }
 
     /// The options of the output, where it is to be quantised.
-    pub(super) fn output(&self, check: &Check) -> Result<&QuantizeOptions> {
+    pub(super) fn output(&self, check: &Check) -> Result<&Quantize> {
         let remedy = "choose it before prepare: quantize_output";
         self.formats.output.as_ref().ok_or_else(|| {
             Error::unsupported(check.op, "an output whose format is not chosen", remedy)
@@ -146,7 +138,7 @@ impl Activation {
     }
 
     /// The options of the gradients, where these are to be quantised.
-    pub(super) fn gradient(&self, check: &Check) -> Result<&QuantizeOptions> {
+    pub(super) fn gradient(&self, check: &Check) -> Result<&Quantize> {
         let remedy = "choose it before prepare: quantize_gradient";
         self.formats.gradient.as_ref().ok_or_else(|| {
             Error::unsupported(check.op, "gradients whose format is not chosen", remedy)
@@ -211,14 +203,14 @@ impl Activation {
         check: &Check,
         inputs: Inputs<'_>,
         scales: Option<SmoothingScales<'_>>,
-        arguments: QuantizeArguments<'_>,
+        mut arguments: QuantizeArguments<'_>,
         outputs: &mut QuantizeOutputs<'_>,
     ) -> Result<()> {
         let options = self.output(check)?;
         let shape = self.shape(check, &inputs)?;
-        let whole = quant_shape(shape.tokens, shape.channels, &arguments);
+        let whole = quant_shape(check, shape.tokens, shape.channels, &arguments)?;
         let bytes = quantize_workspace_bytes(options, whole);
-        let store = Store::new(check, options, whole, arguments, outputs, bytes)?;
+        let store = Store::new(check, options, whole, &mut arguments, outputs, bytes)?;
         let y = Output::Quantized(Box::new(store));
         self.run_forward(check, shape, inputs, scales, y)
     }
@@ -288,26 +280,26 @@ impl Activation {
         inputs: Inputs<'_>,
         scales: Option<TensorRef<'_>>,
         dy: TensorRef<'_>,
-        arguments: QuantizeArguments<'_>,
+        mut arguments: QuantizeArguments<'_>,
         outputs: &mut QuantizeOutputs<'_>,
     ) -> Result<()> {
         let options = self.gradient(check)?;
         let shape = self.shape(check, &inputs)?;
         let columns = self.gradient_columns(shape.channels);
-        let whole = quant_shape(shape.tokens, columns, &arguments);
+        let whole = quant_shape(check, shape.tokens, columns, &arguments)?;
         let bytes = quantize_workspace_bytes(options, whole);
-        let store = Store::new(check, options, whole, arguments, outputs, bytes)?;
+        let store = Store::new(check, options, whole, &mut arguments, outputs, bytes)?;
         let dx = Output::Quantized(Box::new(store));
         self.run_backward(check, shape, inputs, scales, dy, dx)
     }
 
-    fn run_backward(
+    fn run_backward<'a>(
         &self,
         check: &Check,
         shape: Shape,
-        inputs: Inputs<'_>,
-        scales: Option<TensorRef<'_>>,
-        dy: TensorRef<'_>,
+        inputs: Inputs<'a>,
+        scales: Option<TensorRef<'a>>,
+        dy: TensorRef<'a>,
         dx: Output<'_>,
     ) -> Result<()> {
         check.rows("dy", &dy, shape.tokens, shape.channels)?;
@@ -335,7 +327,7 @@ impl Activation {
 
     /// Bytes of workspace for an output quantised with these options.
     pub(super) fn workspace_bytes(
-        options: Option<&QuantizeOptions>,
+        quantize: Option<&Quantize>,
         rows: usize,
         columns: usize,
         groups: usize,
@@ -345,18 +337,19 @@ impl Activation {
             columns,
             groups,
         };
-        options.map_or(0, |options| quantize_workspace_bytes(options, shape))
+        quantize.map_or(0, |quantize| quantize_workspace_bytes(quantize, shape))
     }
 
     /// What quantised results of this shape need, and room to make them.
     pub(super) fn allocate(
         &self,
-        options: &QuantizeOptions,
+        check: &Check,
+        options: &Quantize,
         rows: usize,
         columns: usize,
         arguments: &QuantizeArguments<'_>,
     ) -> Result<(Quantized, crate::Buffer)> {
-        let shape = quant_shape(rows, columns, arguments);
+        let shape = quant_shape(check, rows, columns, arguments)?;
         let bytes = quantize_workspace_bytes(options, shape);
         Ok((
             Quantized::allocate(&self.stream, options, shape)?,
@@ -365,11 +358,15 @@ impl Activation {
     }
 }
 
-fn quant_shape(rows: usize, columns: usize, arguments: &QuantizeArguments<'_>) -> QuantShape {
-    let groups = arguments.groups.as_ref();
-    QuantShape {
+fn quant_shape(
+    check: &Check,
+    rows: usize,
+    columns: usize,
+    arguments: &QuantizeArguments<'_>,
+) -> Result<QuantShape> {
+    Ok(QuantShape {
         rows,
         columns,
-        groups: groups.map_or(0, |offsets| offsets.elements().saturating_sub(1)),
-    }
+        groups: group_count(check, arguments.groups.as_ref())?,
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::call::{Activation, Formats, Inputs, Output};
 use super::options::GeluKind;
-use crate::quant::{QuantizeArguments, QuantizeOptions, QuantizeOutputs, Quantized};
+use crate::quant::{Quantize, QuantizeArguments, QuantizeOutputs, Quantized};
 use crate::reference::quant::activation::Function;
 use crate::{Buffer, Result, Stream, TensorMut, TensorRef};
 
@@ -47,15 +47,15 @@ impl Gelu {
 
     /// How [`forward_quantized`](PreparedGelu::forward_quantized) quantises y.
     #[must_use]
-    pub fn quantize_output(mut self, options: QuantizeOptions) -> Self {
-        self.formats.output = Some(options);
+    pub fn quantize_output(mut self, quantize: Quantize) -> Self {
+        self.formats.output = Some(quantize);
         self
     }
 
     /// How [`backward_quantized`](PreparedGelu::backward_quantized) quantises dx.
     #[must_use]
-    pub fn quantize_gradient(mut self, options: QuantizeOptions) -> Self {
-        self.formats.gradient = Some(options);
+    pub fn quantize_gradient(mut self, quantize: Quantize) -> Self {
+        self.formats.gradient = Some(quantize);
         self
     }
 
@@ -127,7 +127,7 @@ impl PreparedGelu {
         let shape = self.0.shape(&check, &alone(x))?;
         let (mut y, mut workspace) =
             self.0
-                .allocate(options, shape.tokens, shape.channels, &arguments)?;
+                .allocate(&check, options, shape.tokens, shape.channels, &arguments)?;
         let mut outputs = y.outputs().workspace(workspace.view_mut());
         self.forward_quantized_into(x, arguments, &mut outputs)?;
         Ok(y)
@@ -189,7 +189,7 @@ impl PreparedGelu {
         let shape = self.0.shape(&check, &alone(x))?;
         let (mut dx, mut workspace) =
             self.0
-                .allocate(options, shape.tokens, shape.channels, &arguments)?;
+                .allocate(&check, options, shape.tokens, shape.channels, &arguments)?;
         let mut outputs = dx.outputs().workspace(workspace.view_mut());
         self.backward_quantized_into(x, dy, arguments, &mut outputs)?;
         Ok(dx)

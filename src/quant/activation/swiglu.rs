@@ -4,7 +4,7 @@ use super::arguments::{GateUp, GateUpMut, SmoothingScales};
 use super::call::{Activation, Formats, Inputs, Output};
 use super::options::Smoothing;
 use crate::check::Check;
-use crate::quant::{QuantizeArguments, QuantizeOptions, QuantizeOutputs, Quantized};
+use crate::quant::{Quantize, QuantizeArguments, QuantizeOutputs, Quantized};
 use crate::reference::quant::activation::Function;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
@@ -36,7 +36,7 @@ use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 /// for tokens.
 ///
 /// ```
-/// use evenkeel::quant::{Format, Fp8, QuantizeArguments, QuantizeOptions, Smoothing, SwiGlu};
+/// use evenkeel::quant::{Format, Fp8, Quantize, QuantizeArguments, Smoothing, SwiGlu};
 /// use evenkeel::{DType, Device};
 ///
 /// let stream = Device::cpu().stream()?;
@@ -44,8 +44,8 @@ use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 /// let x = stream.upload(&[2, 4], &[1.0_f32, 2.0, 3.0, -40.0, -1.0, 0.5, 1.5, 10.0])?;
 /// let op = SwiGlu::new()
 ///     .smoothing(Smoothing::Channel)
-///     .quantize_output(QuantizeOptions::new(Format::Fp8Row(Fp8::E4m3)))
-///     .quantize_gradient(QuantizeOptions::new(Format::Fp8Row(Fp8::E5m2)))
+///     .quantize_output(Quantize::new(Format::Fp8Row(Fp8::E4m3)))
+///     .quantize_gradient(Quantize::new(Format::Fp8Row(Fp8::E5m2)))
 ///     .prepare(&stream)?;
 ///
 /// let smooth = op.forward_quantized(x.view().into(), QuantizeArguments::default())?;
@@ -81,15 +81,15 @@ impl SwiGlu {
 
     /// How [`forward_quantized`](PreparedSwiGlu::forward_quantized) quantises y.
     #[must_use]
-    pub fn quantize_output(mut self, options: QuantizeOptions) -> Self {
-        self.formats.output = Some(options);
+    pub fn quantize_output(mut self, quantize: Quantize) -> Self {
+        self.formats.output = Some(quantize);
         self
     }
 
     /// How [`backward_quantized`](PreparedSwiGlu::backward_quantized) quantises the gradients.
     #[must_use]
-    pub fn quantize_gradient(mut self, options: QuantizeOptions) -> Self {
-        self.formats.gradient = Some(options);
+    pub fn quantize_gradient(mut self, quantize: Quantize) -> Self {
+        self.formats.gradient = Some(quantize);
         self
     }
 
@@ -165,11 +165,15 @@ impl PreparedSwiGlu {
         let shape = self.0.shape(&check, &inputs)?;
         let dtype = inputs.x.dtype();
         let mut result = SwiGluResult {
-            y: self.0.stream.uninitialised(dtype, &[shape.tokens, shape.channels])?,
+            y: self
+                .0
+                .stream
+                .uninitialised(dtype, &[shape.tokens, shape.channels])?,
             scales: self.allocate_scales(shape.tokens, shape.channels)?,
         };
         let scales = result.scales.as_mut().map(computed);
-        self.0.forward_plain(&check, inputs, scales, result.y.view_mut())?;
+        self.0
+            .forward_plain(&check, inputs, scales, result.y.view_mut())?;
         Ok(result)
     }
 
@@ -203,7 +207,9 @@ impl PreparedSwiGlu {
         let shape = self.0.shape(&check, &inputs)?;
         let (tokens, channels) = (shape.tokens, shape.channels);
         let options = self.0.output(&check)?;
-        let (mut y, mut workspace) = self.0.allocate(options, tokens, channels, &arguments)?;
+        let (mut y, mut workspace) = self
+            .0
+            .allocate(&check, options, tokens, channels, &arguments)?;
         let mut scales = self.allocate_scales(tokens, channels)?;
         let mut outputs = y.outputs().workspace(workspace.view_mut());
         let computed = scales.as_mut().map(computed);
@@ -245,7 +251,10 @@ impl PreparedSwiGlu {
         let shape = self.0.shape(&check, &inputs)?;
         let columns = self.0.gradient_columns(shape.channels);
         let dtype = inputs.x.dtype();
-        let mut dx = self.0.stream.uninitialised(dtype, &[shape.tokens, columns])?;
+        let mut dx = self
+            .0
+            .stream
+            .uninitialised(dtype, &[shape.tokens, columns])?;
         let into = Output::Plain(dx.view_mut());
         self.0.backward_plain(&check, inputs, scales, dy, into)?;
         Ok(dx)
@@ -289,7 +298,9 @@ impl PreparedSwiGlu {
         let shape = self.0.shape(&check, &inputs)?;
         let columns = self.0.gradient_columns(shape.channels);
         let options = self.0.gradient(&check)?;
-        let (mut dx, mut workspace) = self.0.allocate(options, shape.tokens, columns, &arguments)?;
+        let (mut dx, mut workspace) =
+            self.0
+                .allocate(&check, options, shape.tokens, columns, &arguments)?;
         let mut outputs = dx.outputs().workspace(workspace.view_mut());
         self.0
             .backward_quantized(&check, inputs, scales, dy, arguments, &mut outputs)?;

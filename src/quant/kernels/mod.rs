@@ -1,9 +1,13 @@
 //! The operations as launches.
 
+mod activation;
+
 use super::call::{DequantizeCall, QuantizeCall};
 use super::form::QuantShape;
 use super::{Format, Quantize, Scaling};
 use crate::{Error, Result, Stream};
+
+pub(super) use activation::ActivationKernels;
 
 /// Bytes of scratch that a quantisation needs: an amax of each output, tensor or group, and of each
 /// column, where scales follow from them.
