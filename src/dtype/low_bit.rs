@@ -268,8 +268,8 @@ impl E8m0 {
     /// No number.
     pub const NAN: Self = Self(0xff);
 
-    /// The nearest power of two, ties to the even code; 2^-127 for what is smaller (0 too), 2^127
-    /// for what is larger; NaN for NaN and what is below 0.
+    /// The nearest power of two, ties to the larger; 2^-127 for what is smaller (0 too), 2^127 for
+    /// what is larger; NaN for NaN and what is below 0.
     #[must_use]
     pub fn from_f32(value: f32) -> Self {
         if value.is_nan() || value < 0.0 {
@@ -277,13 +277,11 @@ impl E8m0 {
         }
         let bits = value.to_bits() & 0x7fff_ffff;
         if bits < 0x0080_0000 {
-            // Among the denormals 2^-127 is code 0, and 1.5 x 2^-127 a tie that goes to it.
-            return Self(u8::from(bits > 0x0060_0000));
+            // Among the denormals 2^-127 is code 0, and 1.5 x 2^-127 the tie above it.
+            return Self(u8::from(bits >= 0x0060_0000));
         }
-        let code = bits >> 23;
-        let fraction = bits & 0x007f_ffff;
-        let up = fraction > 0x0040_0000 || (fraction == 0x0040_0000 && code & 1 == 1);
-        Self((code + u32::from(up)).min(254) as u8)
+        // Half a power more carries into the exponent.
+        Self(((bits + 0x0040_0000) >> 23).min(254) as u8)
     }
 
     /// The value, exactly.

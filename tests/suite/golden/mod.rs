@@ -4,6 +4,8 @@
 pub mod loss;
 #[cfg(feature = "norm")]
 pub mod norm;
+#[cfg(feature = "quant")]
+pub mod quant;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
