@@ -87,8 +87,9 @@ pub struct OutputArguments<'a> {
     /// or `[groups]` f32. What is there is never lowered, so that micro-batches gather theirs in one
     /// slot; the slot starts as 0.
     pub amax: Option<TensorMut<'a>>,
-    /// `[2]` u32, added to what is there: how many elements lay outside the format's range before
-    /// they were rounded, and how many that were not 0 became 0. They wrap at 2^32.
+    /// `[2]` u32, added to what is there: how many elements were beyond the format's largest before
+    /// they were rounded, and how many that were not 0 became 0. They wrap at 2^32. A block's own
+    /// amax can be beyond by the last bit of its rounded scale, and counts then.
     pub counts: Option<TensorMut<'a>>,
 }
 
