@@ -28,6 +28,7 @@
 //! | [`norm::GatedNorm`] | a norm times a gate | once in rows that a block holds, longer ones twice | as 9.0 | as above | as above |
 //! | [`norm::Dyt`], [`norm::Tev`] | a tanh in a norm's place; what measures embeddings | read once | as 9.0 | as above | as above |
 //! | [`norm::SpectralNorm`] | what bounds weights (sigmaReparam) | the weight once a step | as 9.0 | as above | as above |
+//! | [`quant::Quantize`], [`quant::Dequantize`] | tensors in FP8, MX and NVFP4, along rows and transposed, and back | read once; twice where a scale needs the amax of a tensor or column | as 9.0 | as above | the formulas to the bit |
 //!
 //! How long the rows of "once" are is in the README.
 //!
@@ -61,7 +62,7 @@
 #![cfg_attr(not(feature = "loss"), allow(dead_code))]
 // The overview names operations that a build may leave out.
 #![cfg_attr(
-    not(all(feature = "loss", feature = "norm")),
+    not(all(feature = "loss", feature = "norm", feature = "quant")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![warn(

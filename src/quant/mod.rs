@@ -1,4 +1,79 @@
 //! Low-bit formats and quantisation.
+//!
+//! | | computes | gradients of |
+//! |---|---|---|
+//! | [`Quantize`] | elements and scales of a tensor in a [`Format`]: along its rows, transposed, or both | none: a straight-through estimator passes them on |
+//! | [`Dequantize`] | the values of a quantised tensor | none |
+//! | [`WeightCache`] | a quantised weight, kept across micro-batches | none |
+//! | [`SwiGlu`], [`Gelu`] | activations, plain or quantised in the same pass | their inputs |
+//!
+//! The page of each has its formulas and its source; [`reference::quant`](crate::reference::quant)
+//! has them to be run. FP8 (E4M3, E5M2) is that of the OCP text OFP8, MX that of OCP MX 1.0, NVFP4
+//! that of NVIDIA's recipe (arXiv 2509.25149), the blocks of 128 those of DeepSeek-V3 (arXiv
+//! 2412.19437). All devices give the same bits.
+//!
+//! # Which one
+//!
+//! | | activations, gradients | weights |
+//! |---|---|---|
+//! | one scale a tensor | `fp8-tensor`, with a given scale: the fewest reads | the same |
+//! | f32 scales of blocks | `fp8-1x128` | `fp8-128x128`, whose transpose has the same bytes |
+//! | tensor cores with MX | `mxfp8`, `mxfp4` | the same |
+//! | NVFP4 | `nvfp4`, gradients by stochastic rounding | `nvfp4-16x16`, whose transpose has the same values |
+//!
+//! - E4M3 is for activations and weights; E5M2, with more range and less precision, was made for
+//!   gradients. With scales of blocks E4M3 serves for all.
+//! - 8- and 4-bit tensor cores take both operands with the contraction along memory: Y = X W^T reads X
+//!   and W along their rows, dX = dY W reads dY along its rows and the transpose of W, dW = dY^T X the
+//!   transposes of both. Ask [`Quantize`] for both outputs of a tensor that goes into two of them: X
+//!   is then read once.
+//! - [`Rounding::Stochastic`] keeps sums over many gradients unbiased; it costs error in each. Its bits
+//!   follow from the seed, the call's offset and the element's place, on every device.
+//! - [`Hadamard`] rotations spread outliers over their block. Rotate both operands of a product along
+//!   the contraction, with the same n and seed: for dW the transposed outputs of X and dY.
+//! - [`Scaling::Given`] takes the tensor's scale of an earlier step, and spares the read that finds
+//!   the amax; have the amax of this step written where the next scale is made
+//!   ([`OutputArguments::amax`]).
+//!
+//! # How they are called
+//!
+//! Each is configured, prepared for a stream (options are checked, kernels loaded) and called.
+//!
+//! - [`PreparedQuantize::quantize`] allocates what it returns. The form in `_into` writes where the
+//!   caller says and allocates nothing; it takes a workspace of
+//!   [`PreparedQuantize::workspace_bytes`], which calls may share one after the other.
+//! - What a call is given beside its tensor is in [`QuantizeArguments`]: tensor scales, groups of rows,
+//!   the offset of the random numbers, and where amax and counts are reported.
+//! - Operations read a [`QuantizedRef`]: elements, scales, and what they mean. [`Quantized`] lends
+//!   them; one can be put together from memory of the caller's.
+//! - Nothing waits for the device, allocates in an `_into` form or reads back: calls can be captured
+//!   into a graph. What a graph has to vary between replays lies on the device: scales,
+//!   [`QuantizeArguments::device_offset`], groups.
+//!
+//! ```
+//! use evenkeel::quant::{
+//!     Dequantize, Format, Hadamard, OutputOptions, Quantize, QuantizeArguments, QuantizeOptions,
+//!     Rounding,
+//! };
+//! use evenkeel::{DType, Device};
+//!
+//! let stream = Device::best()?.stream()?; // a GPU where one answers, else the CPU
+//! let dy = stream.upload(&[32, 64], &[0.01_f32; 32 * 64])?;
+//!
+//! // A gradient in NVFP4: along its rows for dX, transposed and rotated for dW.
+//! let options = QuantizeOptions::new(Format::NvFp4).rounding(Rounding::Stochastic { seed: 1 });
+//! let op = Quantize::new(options)
+//!     .rowwise(OutputOptions::new())
+//!     .transposed(OutputOptions::new().rotation(Hadamard::new(16, 2)))
+//!     .prepare(&stream)?;
+//! for step in 0..2 {
+//!     let q = op.quantize(dy.view(), QuantizeArguments::default().offset(step))?;
+//!     let (_for_dx, for_dw) = (q.rowwise()?, q.transposed()?); // to products
+//!     let values = Dequantize::new().prepare(&stream)?.dequantize(for_dw, DType::F32)?;
+//!     assert_eq!(values.shape(), [64, 32]);
+//! }
+//! # Ok::<(), evenkeel::Error>(())
+//! ```
 
 mod activation;
 mod arguments;
