@@ -71,10 +71,14 @@ use crate::{DType, Result, Stream, TensorRef};
 /// assert_eq!(values.read_range::<f32>(2..4)?, [1.0, 3.5]); // each within half a step
 /// # Ok::<(), evenkeel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Quantize {
     options: QuantizeOptions,
+    #[cfg_attr(feature = "serde", serde(default))]
     rowwise: Option<OutputOptions>,
+    #[cfg_attr(feature = "serde", serde(default))]
     transposed: Option<OutputOptions>,
 }
 
