@@ -6,7 +6,7 @@ macro_rules! string_form {
         impl TryFrom<String> for $name {
             type Error = Error;
 
-            fn try_from(text: String) -> Result<Self, Error> {
+            fn try_from(text: String) -> std::result::Result<Self, Error> {
                 text.parse()
             }
         }

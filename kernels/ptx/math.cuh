@@ -22,6 +22,19 @@ EVENKEEL_DEVICE float ex2_approx_ftz(float x) {
 #endif
 }
 
+// log2(x), lg2.approx.ftz.f32: at most 2^-22 from the true value where x is between 0.5 and 2, and
+// at most 2^-22 of it elsewhere (PTX ISA, lg2); subnormal inputs count as 0, whose logarithm is
+// -inf.
+EVENKEEL_DEVICE float lg2_approx_ftz(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return std::log2(std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x);
+#endif
+}
+
 // 1 / x, rcp.approx.ftz.f32: at most 1 ulp from the true value (PTX ISA, rcp); subnormal inputs and
 // results are flushed to zero.
 EVENKEEL_DEVICE float rcp_approx_ftz(float x) {

@@ -80,14 +80,18 @@ mod arguments;
 mod cache;
 mod call;
 mod check;
+mod delayed;
 mod dequantize;
 mod form;
 mod format;
+mod gauss;
 mod host;
 mod kernels;
+mod matrix;
 mod options;
 mod quantize;
 mod result;
+mod straight_through;
 #[cfg(test)]
 mod tests;
 
@@ -97,9 +101,12 @@ pub use activation::{
 };
 pub use arguments::{OutputArguments, QuantizeArguments, QuantizeOutputs, QuantizedMut};
 pub use cache::WeightCache;
+pub use delayed::{AmaxHistory, DelayedScales, DelayedScaling, DelayedState, DelayedTensors};
 pub use dequantize::{Dequantize, PreparedDequantize};
 pub use form::QuantizedForm;
 pub use format::{Block, Format, Fp8, ScaleLayout};
+pub use gauss::{GaussWs, NoiseGradients, NoiseOffset, NoisyWeights, PreparedGaussWs};
 pub use options::{Hadamard, OutputOptions, QuantizeOptions, Rounding, ScaleRounding, Scaling};
 pub use quantize::{PreparedQuantize, Quantize};
 pub use result::{Quantized, QuantizedRef, QuantizedTensor};
+pub use straight_through::{Estimator, PreparedStraightThrough, StraightThrough};

@@ -24,13 +24,16 @@
 
 pub mod activation;
 mod blocks;
+pub mod delayed;
 mod dequantize;
 pub mod element;
+pub mod gauss;
 pub mod hadamard;
 mod oriented;
 pub mod philox;
 mod quantize;
 pub mod scale;
+pub mod straight_through;
 #[cfg(test)]
 mod tests;
 

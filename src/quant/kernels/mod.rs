@@ -1,6 +1,10 @@
 //! The operations as launches.
 
 mod activation;
+mod chunk;
+mod delayed;
+mod gauss;
+mod straight_through;
 
 use super::call::{DequantizeCall, QuantizeCall};
 use super::form::QuantShape;
@@ -8,6 +12,9 @@ use super::{Format, Quantize, Scaling};
 use crate::{Error, Result, Stream};
 
 pub(super) use activation::ActivationKernels;
+pub(super) use delayed::DelayedKernels;
+pub(super) use gauss::GaussKernels;
+pub(super) use straight_through::StraightThroughKernels;
 
 /// Bytes of scratch that a quantisation needs: an amax of each output, tensor or group, and of each
 /// column, where scales follow from them.
