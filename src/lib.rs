@@ -77,6 +77,8 @@ mod check;
 pub mod device;
 mod dtype;
 mod error;
+#[cfg(all(test, any(feature = "norm", feature = "quant")))]
+mod fixtures;
 #[cfg(any(feature = "norm", feature = "quant"))]
 #[cfg_attr(not(feature = "norm"), allow(dead_code))]
 mod host;

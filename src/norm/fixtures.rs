@@ -3,11 +3,8 @@
 use half::{bf16, f16};
 
 pub(super) use crate::check::FLOATS;
-use crate::{Buffer, DType, Device, Error, Number, Result, Stream, TensorMut, TensorRef};
-
-pub(super) fn cpu() -> Stream {
-    Device::cpu().stream().unwrap()
-}
+pub(super) use crate::fixtures::cpu;
+use crate::{Buffer, DType, Error, Number, Result, Stream, TensorMut, TensorRef};
 
 /// Numbers in (-2, 2) without a pattern, the same for the same seed.
 pub(super) fn numbers(count: usize, seed: u64) -> Vec<f64> {

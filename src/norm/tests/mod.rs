@@ -10,7 +10,8 @@ mod wrong;
 use half::{bf16, f16};
 
 pub(super) use super::fixtures::{FLOATS, cpu, read};
-use crate::{Buffer, DType, Error, Number, Result, TensorMut, TensorRef};
+pub(super) use crate::fixtures::refused;
+use crate::{Buffer, DType, Number, TensorMut, TensorRef};
 
 /// `count` numbers between -2 and 2 without a pattern, exact in every type.
 pub(super) fn numbers(seed: usize, count: usize) -> Vec<f64> {
@@ -110,16 +111,6 @@ pub(super) fn assert_rounded(got: &[f64], want: &[f64], dtype: DType, size: f64)
             (got - want).abs() <= bound,
             "element {i}: got {got}, want {want}"
         );
-    }
-}
-
-/// The argument that a call refused.
-#[track_caller]
-pub(super) fn refused<T>(result: Result<T>) -> &'static str {
-    match result {
-        Err(Error::Argument { argument, .. }) => argument,
-        Err(error) => panic!("another error: {error}"),
-        Ok(_) => panic!("accepted"),
     }
 }
 

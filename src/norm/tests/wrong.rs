@@ -1,27 +1,12 @@
 //! Every argument that does not fit, and the name that the error has for it.
 
 use super::{Matrix, bytes, cpu, refused, upload, zeros};
+use crate::fixtures::{again, elsewhere};
 use crate::norm::{
     GatedNorm, GradientOutputs, HeadNorm, HeadNormOptions, Norm, NormOptions, Pairing,
     PreparedHeadNorm, PreparedNorm, Rotary, RotaryTables, Saved, Sdd, Statistics, Weights,
 };
-use crate::{Buffer, DType, DeviceId, TensorMut, TensorRef};
-
-/// A view of another device's memory, which nothing reads.
-fn elsewhere<'a>(shape: &[usize]) -> TensorRef<'a> {
-    let device = DeviceId::stand_in_for_tests();
-    // SAFETY: the calls here refuse the view for its device and never look at its memory.
-    unsafe { TensorRef::from_raw(device, DType::F32, 256, shape, None) }.unwrap()
-}
-
-/// A view of a buffer to be written, beside others of it.
-fn again<'a>(buffer: &Buffer) -> TensorMut<'a> {
-    let view = buffer.view();
-    let (dtype, address, shape) = (buffer.dtype(), view.address(), buffer.shape());
-    // SAFETY: the tests keep their buffers while they use such views, and the calls refuse those of
-    // them that overlap.
-    unsafe { TensorMut::from_raw(DeviceId::CPU, dtype, address, shape, None) }.unwrap()
-}
+use crate::{Buffer, DType, TensorMut, TensorRef};
 
 fn f32s(shape: &[usize]) -> Buffer {
     zeros(shape)
@@ -57,7 +42,10 @@ fn rows_of_a_forward() {
     let y = f32s(&[2, 4]);
     assert!(forward(x.view(), again(&y)).is_ok());
     assert_eq!(refused(forward(integers.view(), again(&y))), "x");
-    assert_eq!(refused(forward(elsewhere(&[2, 4]), again(&y))), "x");
+    assert_eq!(
+        refused(forward(elsewhere(DType::F32, &[2, 4]), again(&y))),
+        "x"
+    );
     assert_eq!(refused(op.forward(integers.view(), &none)), "x");
     assert_eq!(refused(op.forward(f32s(&[2, 0]).view(), &none)), "x");
     assert_eq!(refused(forward(x.view(), again(&x))), "y");
@@ -95,7 +83,12 @@ fn weights_and_statistics_of_a_forward() {
     let (fits, short) = (f32s(&[4]), f32s(&[3]));
     let padded = Matrix::new(DType::F32, &[0.0; 4], 1, 1);
     let wide = upload(DType::I64, &[4], &[0.0; 4]);
-    for wrong in [short.view(), padded.view(), wide.view(), elsewhere(&[4])] {
+    for wrong in [
+        short.view(),
+        padded.view(),
+        wide.view(),
+        elsewhere(DType::F32, &[4]),
+    ] {
         let weights = Weights::gamma(wrong);
         assert_eq!(refused(rms.forward(x.view(), &weights)), "gamma");
         let weights = Weights::gamma(fits.view()).beta(wrong);
@@ -177,7 +170,7 @@ fn backwards() {
     );
     assert_eq!(refused(into(&weights, again(&x), nothing())), "dx");
     assert_eq!(refused(into(&weights, again(&dy), nothing())), "dx");
-    let wide = elsewhere(&[2, 4]);
+    let wide = elsewhere(DType::F32, &[2, 4]);
     let outputs = &mut nothing();
     let got = rms.backward_in_place(x.view(), &weights, &saved, again(&dy), Some(wide), outputs);
     assert_eq!(refused(got), "dstream");

@@ -8,15 +8,12 @@ mod wrong;
 
 use half::{bf16, f16};
 
+use crate::fixtures::{again, cpu, elsewhere, refused};
 use crate::reference::quant::{self as reference, Call, Direction, Matrix, Scales};
-use crate::{Buffer, DType, Device, DeviceId, E2m1x2, E4m3, E5m2, E8m0, Error, Result, Stream};
+use crate::{Buffer, DType, E2m1x2, E4m3, E5m2, E8m0, Error, Stream};
 use crate::{TensorMut, TensorRef};
 
 use super::{OutputOptions, QuantizeOptions, QuantizedTensor};
-
-fn cpu() -> Stream {
-    Device::cpu().stream().unwrap()
-}
 
 /// Numbers of several magnitudes without a pattern, the same for the same seed.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -113,29 +110,4 @@ fn same_bits(output: &QuantizedTensor, expected: &reference::Quantized, what: &s
     let scale = output.tensor_scale.as_ref();
     let scale = scale.map_or(Vec::new(), |scale| scale.read::<f32>().unwrap());
     assert_eq!(scale, expected.tensor_scales, "{what}");
-}
-
-/// The argument for which a call was refused.
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
-    match result {
-        Err(Error::Argument { argument, .. }) => argument,
-        other => panic!("{other:?} is no refusal"),
-    }
-}
-
-/// A view of a buffer to be written, beside others of it.
-fn again<'a>(buffer: &Buffer) -> TensorMut<'a> {
-    let view = buffer.view();
-    let (dtype, address, shape) = (buffer.dtype(), view.address(), buffer.shape());
-    // SAFETY: the tests keep their buffers while they use such views, and the calls refuse those of
-    // them that overlap.
-    unsafe { TensorMut::from_raw(DeviceId::CPU, dtype, address, shape, None) }.unwrap()
-}
-
-/// A view of another device's memory, which nothing reads.
-fn elsewhere<'a>(dtype: DType, shape: &[usize]) -> TensorRef<'a> {
-    let device = DeviceId::stand_in_for_tests();
-    // SAFETY: the calls here refuse the view for its device and never look at its memory.
-    unsafe { TensorRef::from_raw(device, dtype, 256, shape, None) }.unwrap()
 }
