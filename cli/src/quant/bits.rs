@@ -158,6 +158,16 @@ impl Bits {
         typed(&self.bytes, f32::from_ne_bytes)
     }
 
+    /// Its values, where it is of bf16, f16 or f32.
+    #[must_use]
+    pub fn numbers(&self, dtype: DType) -> Vec<f64> {
+        match dtype {
+            DType::Bf16 => typed(&self.bytes, |b| bf16::from_ne_bytes(b).to_f64()),
+            DType::F16 => typed(&self.bytes, |b| f16::from_ne_bytes(b).to_f64()),
+            _ => typed(&self.bytes, |b| f32::from_ne_bytes(b).into()),
+        }
+    }
+
     /// Its values, where it is of u32.
     #[must_use]
     pub fn counts(&self) -> Vec<u32> {

@@ -67,13 +67,7 @@ pub fn compare(problem: &Problem, outcome: &Outcome) -> Result<Verdict> {
     for (wanted, stored) in problem.wanted.iter().zip(&outcome.stored) {
         let expected = expected(problem, wanted)?;
         status |= expected.status;
-        output(
-            problem.case.options.format,
-            wanted,
-            stored,
-            &expected,
-            &mut verdict,
-        );
+        output(problem, wanted, stored, &expected, &mut verdict);
     }
     let stored = outcome.stored.len();
     verdict.equal(
@@ -86,12 +80,13 @@ pub fn compare(problem: &Problem, outcome: &Outcome) -> Result<Verdict> {
 }
 
 fn output(
-    format: Format,
+    problem: &Problem,
     wanted: &Wanted,
     stored: &Stored,
     expected: &Quantized,
     verdict: &mut Verdict,
 ) {
+    let format = problem.case.options.format;
     let names = match wanted.direction {
         Direction::RowWise => ROWWISE,
         Direction::Transposed => TRANSPOSED,
@@ -103,8 +98,8 @@ fn output(
     };
     // fp8-tensor has no others than its tensor's.
     let some = !matches!(format, Format::Fp8Tensor(_));
-    let tensor = format
-        .needs_tensor_amax()
+    let tensor = problem
+        .keeps_tensor_scale(wanted)
         .then(|| of_f32(&expected.tensor_scales));
     let mut part =
         |name, got: &Option<Bits>, expected: Option<(&[u8], usize)>| match (got, expected) {

@@ -5,7 +5,6 @@ use evenkeel::quant::{Format, Fp8, ScaleLayout};
 use evenkeel::reference::quant::Direction;
 
 use super::outcome::Stored;
-use super::places::scale_shape;
 use super::problem::{Problem, Wanted};
 
 /// A code with so many bits of exponent and fraction below its sign, of such a bias; no special codes.
@@ -121,6 +120,8 @@ pub struct Decoded {
     pub elements: Vec<f64>,
     /// What each of them is multiplied by.
     pub scales: Vec<f64>,
+    /// The scale of its row or block alone, without the tensor's.
+    pub block_scales: Vec<f64>,
     /// Which scale that is: its place in memory, or the group's index where the format has no others.
     pub keys: Vec<usize>,
 }
@@ -151,6 +152,10 @@ impl Decoded {
             elements: codes.iter().map(|&code| element(format, code)).collect(),
             scales: (0..outer * inner)
                 .map(|at| scales.value(keys[at], scales.group_of(at / inner, at % inner)))
+                .collect(),
+            block_scales: keys
+                .iter()
+                .map(|&key| scales.blocks.get(key).copied().unwrap_or(1.0))
                 .collect(),
             codes,
             keys,
@@ -201,7 +206,7 @@ impl<'a> Scales<'a> {
         Self {
             problem,
             wanted,
-            shape: scale_shape(problem, wanted.direction),
+            shape: problem.scale_shape(wanted.direction),
             blocks: blocks.unwrap_or_default(),
             tensor: tensor.unwrap_or_default(),
         }

@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod places;
 pub mod problem;
 pub mod run;
+pub mod values;
 
 use evenkeel::{DeviceKind, Result, Stream};
 
@@ -18,6 +19,7 @@ pub use self::{
     operation::Operation,
     outcome::{Outcome, Stored},
     problem::{Case, Form, Given, Output, Problem, Wanted},
+    values::{ValuesCase, ValuesOutcome, ValuesProblem},
 };
 use crate::compare::{Checked, Computed, Verdict};
 

@@ -23,12 +23,15 @@ pub struct Places {
     pub counts: Place,
 }
 
-/// How scales lie before any layout: `[rows, blocks]`, the blocks along the inner dimension.
+/// How scales of an input `[rows, columns]` lie before any layout: `[rows, blocks]`, the blocks along
+/// the output's inner dimension; `[0, 0]` where there are none but the tensor's.
 #[must_use]
-pub fn scale_shape(problem: &Problem, direction: Direction) -> [usize; 2] {
-    let format = problem.case.options.format;
-    let (rows, columns) = (problem.case.rows, problem.case.columns);
-    let groups = problem.groups.as_ref().map(|groups| groups.len() - 1);
+pub fn scale_shape(
+    format: Format,
+    direction: Direction,
+    [rows, columns]: [usize; 2],
+    groups: Option<usize>,
+) -> [usize; 2] {
     let block = format.block();
     // Blocks along the rows of X: with groups as many slots as any sizes of them need.
     let along_rows = |size: usize| match groups {
@@ -36,9 +39,9 @@ pub fn scale_shape(problem: &Problem, direction: Direction) -> [usize; 2] {
         None => rows.div_ceil(size),
     };
     match (format, direction) {
-        (Format::Fp8Tensor(_), _) => [problem.tensor_scales(), 1],
+        (Format::Fp8Tensor(_), _) => [0, 0],
         (Format::Fp8Row(_), Direction::RowWise) => [rows, 1],
-        (Format::Fp8Row(_), Direction::Transposed) => [columns, problem.tensor_scales()],
+        (Format::Fp8Row(_), Direction::Transposed) => [columns, groups.unwrap_or(1)],
         (Format::Fp8Block128x128(_), Direction::RowWise) => {
             [along_rows(128), columns.div_ceil(128)]
         }
@@ -62,11 +65,11 @@ impl Places {
         let scale = Place::new(DType::F32, &[problem.tensor_scales()]).at(shifted);
         let tensor = matches!(format, Format::Fp8Tensor(_));
         let options = wanted.output.options;
-        let scales = options.layout.shape(scale_shape(problem, wanted.direction));
+        let scales = options.layout.shape(problem.scale_shape(wanted.direction));
         Self {
             data: Place::new(format.data_dtype(), &format.data_shape(outer, inner)).at(layout),
             scales: (!tensor).then(|| Place::new(format.scale_dtype(), &scales).at(shifted)),
-            tensor_scale: format.needs_tensor_amax().then(|| scale.clone()),
+            tensor_scale: problem.keeps_tensor_scale(wanted).then(|| scale.clone()),
             amax: scale,
             counts: Place::new(DType::U32, &[2]).at(shifted),
         }

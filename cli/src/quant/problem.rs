@@ -5,6 +5,7 @@ use evenkeel::quant::{Format, OutputOptions, QuantizeOptions, Scaling};
 use evenkeel::reference::quant::Direction;
 
 use super::input::{Values, draw};
+use super::places::scale_shape;
 use crate::memory::Layout;
 use crate::norm::placed::{Matrix, Place};
 use crate::random::Random;
@@ -38,6 +39,8 @@ pub struct Output {
     pub amax: bool,
     /// Whether elements are counted.
     pub counts: bool,
+    /// Whether a scale that is given is to be copied beside the elements.
+    pub keep_scale: bool,
 }
 
 impl Output {
@@ -51,6 +54,7 @@ impl Output {
         },
         amax: false,
         counts: false,
+        keep_scale: true,
     };
 
     /// Everything asked for.
@@ -208,6 +212,24 @@ impl Problem {
     #[must_use]
     pub fn tensor_scales(&self) -> usize {
         self.groups.as_ref().map_or(1, |groups| groups.len() - 1)
+    }
+
+    /// Whether an output has the scale of its tensor beside its elements.
+    #[must_use]
+    pub fn keeps_tensor_scale(&self, wanted: &Wanted) -> bool {
+        let options = self.case.options;
+        let asked = options.scaling == Scaling::Current
+            || wanted.output.keep_scale
+            || self.case.form == Form::Allocated;
+        options.format.needs_tensor_amax() && asked
+    }
+
+    /// How the scales of an output lie before any layout.
+    #[must_use]
+    pub fn scale_shape(&self, direction: Direction) -> [usize; 2] {
+        let groups = self.groups.as_ref().map(|groups| groups.len() - 1);
+        let shape = [self.case.rows, self.case.columns];
+        scale_shape(self.case.options.format, direction, shape, groups)
     }
 
     /// The upper half of the generator's counter.

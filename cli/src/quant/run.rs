@@ -1,8 +1,8 @@
 //! Runs a quantisation on a device and brings everything back.
 
 use evenkeel::quant::{
-    OutputArguments, PreparedQuantize, Quantize, QuantizeArguments, QuantizeOutputs, Quantized,
-    QuantizedMut, QuantizedTensor,
+    Dequantize, OutputArguments, PreparedQuantize, Quantize, QuantizeArguments, QuantizeOutputs,
+    Quantized, QuantizedMut, QuantizedTensor,
 };
 use evenkeel::reference::quant::Direction;
 use evenkeel::{Buffer, DType, Result, Stream};
@@ -11,7 +11,7 @@ use super::bits::{Bits, of_f32};
 use super::outcome::{Outcome, Stored};
 use super::places::Places;
 use super::problem::{Form, Problem, Wanted};
-use crate::memory::{upload_integers, view_of};
+use crate::memory::{download, upload_integers, view_of};
 use crate::norm::placed::status_of;
 
 /// The memory of one output.
@@ -206,6 +206,23 @@ pub fn run_on(stream: &Stream, problem: &Problem) -> Result<Outcome> {
         stored,
         status: status_of(stream)?,
     })
+}
+
+/// The values that an output of a problem stands for, by the device's own inverse, in single precision;
+/// of a problem without groups and given scales.
+///
+/// # Errors
+/// The library's.
+pub fn dequantized(stream: &Stream, problem: &Problem, direction: Direction) -> Result<Vec<f64>> {
+    let x = problem.x.upload(stream)?;
+    let arguments = QuantizeArguments::default().offset(problem.case.offset);
+    let outputs = prepare(stream, problem)?.quantize(problem.x.place.view(&x)?, arguments)?;
+    let output = match direction {
+        Direction::RowWise => outputs.rowwise()?,
+        Direction::Transposed => outputs.transposed()?,
+    };
+    let op = Dequantize::new().prepare(stream)?;
+    download(&op.dequantize(output, DType::F32)?)
 }
 
 /// What the call allocated of one output.

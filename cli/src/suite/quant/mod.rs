@@ -21,16 +21,35 @@ properties!(
     quantize::quantised_shapes: "1, primes, ragged edges of blocks and tiles, every alignment, gaps between rows",
     quantize::quantised_values: "every binade, subnormals, ties, zeros, NaN, infinities; given scales far off",
     quantize::every_bf16_value: "all 2^16 bf16 values in each format",
+    quantize::random_quantisations: "problems drawn at random, made small when they fail",
     quantize::quantise_forms_agree: "the allocating call, and each output alone, give the same bits",
     quantize::within_half_a_step: "each element is within half a step of its value, or saturated",
     quantize::scales_fit_their_blocks: "each scale follows from the largest of its block",
     quantize::stochastic_rounding_is_unbiased: "mean error 0 in each stratum, words independent; false alarms 1e-9",
     quantize::representable_values_stay: "elements times powers of two become themselves, whatever the rounding",
     quantize::offsets_add_up: "random words follow the seed and the sum of both offsets",
+    quantize::quantising_again_changes_nothing: "quantise(dequantise(q)) = q",
+    quantize::transposes_are_consistent: "squares transpose byte for byte; else what X^T becomes row-wise",
+    quantize::parts_are_as_the_whole: "rows and blocks by themselves have the bits of the whole",
+    quantize::rotations_are_undone: "a rotation and its inverse are the identity, to within half a step",
+    quantize::rotations_cancel_in_a_product: "rotated operands have the product of those that are not",
+    quantize::one_element_spreads_evenly: "a rotated unit vector is a column of H / sqrt(n)",
+    quantize::layouts_hold_the_same_scales: "each layout has each scale in its place, and 0 in its padding",
+    quantize::zeros_stay_zeros: "zeros keep their signs, with scales of 1",
+    quantize::what_is_not_finite_stays_apart: "NaN and infinities, in their elements or blocks alone",
+    quantize::counts_and_amaxes: "saturated and underflowed elements counted again, amax never lowered",
+    quantize::given_scales_are_kept: "scales that are given, copied or not",
+    quantize::quantising_nothing: "no rows: amax and counts stay, scales are 1",
+    quantize::groups_of_every_size: "empty groups, of one row, of several tiles",
+    quantize::groups_do_not_touch: "what a group holds shows in no other",
+    quantize::groups_that_do_not_fit: "rows outside of groups, offsets that descend, groups cut by bytes and rotations",
+    quantize::dequantised_values: "all codes and any scales, in each format, direction, layout and type",
+    quantize::values_are_exact: "each value is its element times its scale, rounded once",
+    quantize::random_dequantisations: "codes drawn at random, made small when they fail",
 );
 
 /// Results made wrong on purpose, of each operation.
-const REFUSALS: &[fn(&Device, &mut Refusals)] = &[];
+const REFUSALS: &[fn(&Device, &mut Refusals)] = &[quantize::refusals];
 
 /// Problems that execute every synchronisation, of each operation; fewer where it is to be quick.
 const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[];
