@@ -1,5 +1,6 @@
 //! What a quantisation is called with, and where it writes.
 
+use super::delayed::DelayedTensors;
 use crate::{TensorMut, TensorRef};
 
 /// What a quantisation is given beside its input; by default nothing.
@@ -113,6 +114,15 @@ impl<'a> OutputArguments<'a> {
     pub fn counts(mut self, counts: TensorMut<'a>) -> Self {
         self.counts = Some(counts);
         self
+    }
+}
+
+/// The scale of a tensor whose scaling is delayed, and the slot for its next one.
+impl<'a> From<DelayedTensors<'a>> for OutputArguments<'a> {
+    fn from(tensors: DelayedTensors<'a>) -> Self {
+        Self::default()
+            .tensor_scale(tensors.scales)
+            .amax(tensors.amax)
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! | | computes | gradients of |
 //! |---|---|---|
-//! | [`Quantize`] | elements and scales of a tensor in a [`Format`]: along its rows, transposed, or both | none: a straight-through estimator passes them on |
+//! | [`Quantize`] | elements and scales of a tensor in a [`Format`]: along its rows, transposed, or both | none: [`StraightThrough`] passes them on |
 //! | [`Dequantize`] | the values of a quantised tensor | none |
 //! | [`WeightCache`] | a quantised weight, kept across micro-batches | none |
+//! | [`DelayedScaling`] | the scales of many tensors from the amax of their earlier steps | none |
 //! | [`SwiGlu`], [`Gelu`] | activations, plain or quantised in the same pass | their inputs |
+//! | [`StraightThrough`] | the gradient that passes a rounding: masked where it saturates, or `ReSTE` | its input |
+//! | [`GaussWs`] | weights with the noise of a quantisation to come | the weights, the bits of their blocks |
 //!
 //! The page of each has its formulas and its source; [`reference::quant`](crate::reference::quant)
 //! has them to be run. FP8 (E4M3, E5M2) is that of the OCP text OFP8, MX that of OCP MX 1.0, NVFP4
@@ -31,9 +34,9 @@
 //!   follow from the seed, the call's offset and the element's place, on every device.
 //! - [`Hadamard`] rotations spread outliers over their block. Rotate both operands of a product along
 //!   the contraction, with the same n and seed: for dW the transposed outputs of X and dY.
-//! - [`Scaling::Given`] takes the tensor's scale of an earlier step, and spares the read that finds
-//!   the amax; have the amax of this step written where the next scale is made
-//!   ([`OutputArguments::amax`]).
+//! - [`Scaling::Given`] takes the tensor's scale from elsewhere, and spares the read that finds the
+//!   amax. [`DelayedScaling`] makes it of the steps before; a call leaves the amax of this step in its
+//!   slot ([`OutputArguments::amax`]).
 //!
 //! # How they are called
 //!
@@ -52,26 +55,45 @@
 //!
 //! ```
 //! use evenkeel::quant::{
-//!     Dequantize, Format, Hadamard, OutputOptions, Quantize, QuantizeArguments, QuantizeOptions,
-//!     Rounding,
+//!     DelayedScaling, Format, Fp8, Hadamard, OutputOptions, Quantize, QuantizeArguments,
+//!     QuantizeOptions, Rounding, Scaling, WeightCache,
 //! };
-//! use evenkeel::{DType, Device};
+//! use evenkeel::Device;
 //!
 //! let stream = Device::best()?.stream()?; // a GPU where one answers, else the CPU
-//! let dy = stream.upload(&[32, 64], &[0.01_f32; 32 * 64])?;
+//! let fp8 = Format::Fp8Tensor(Fp8::E4m3);
 //!
-//! // A gradient in NVFP4: along its rows for dX, transposed and rotated for dW.
-//! let options = QuantizeOptions::new(Format::NvFp4).rounding(Rounding::Stochastic { seed: 1 });
-//! let op = Quantize::new(options)
+//! // Activations in FP8 with a delayed scale, along their rows; one read.
+//! let mut scales = DelayedScaling::new().prepare(&stream, &[fp8])?;
+//! let x_op = Quantize::new(QuantizeOptions::new(fp8).scaling(Scaling::Given)).prepare(&stream)?;
+//! // Gradients in NVFP4: along their rows for dX, transposed and rotated for dW.
+//! let stochastic = QuantizeOptions::new(Format::NvFp4).rounding(Rounding::Stochastic { seed: 1 });
+//! let dy_op = Quantize::new(stochastic)
 //!     .rowwise(OutputOptions::new())
 //!     .transposed(OutputOptions::new().rotation(Hadamard::new(16, 2)))
 //!     .prepare(&stream)?;
+//! // Weights in squares, both ways, once a step.
+//! let w_op = Quantize::new(Format::NvFp4Square)
+//!     .rowwise(OutputOptions::new())
+//!     .transposed(OutputOptions::new())
+//!     .prepare(&stream)?;
+//! let mut w_cache = WeightCache::new(w_op, 64, 48, 0)?;
+//!
+//! let w = stream.upload(&[64, 48], &[0.02_f32; 64 * 48])?;
+//! let x = stream.upload(&[32, 48], &[1.5_f32; 32 * 48])?;
+//! let dy = stream.upload(&[32, 64], &[0.01_f32; 32 * 64])?;
 //! for step in 0..2 {
-//!     let q = op.quantize(dy.view(), QuantizeArguments::default().offset(step))?;
-//!     let (_for_dx, for_dw) = (q.rowwise()?, q.transposed()?); // to products
-//!     let values = Dequantize::new().prepare(&stream)?.dequantize(for_dw, DType::F32)?;
-//!     assert_eq!(values.shape(), [64, 32]);
+//!     for micro_batch in 0..4 {
+//!         let w = w_cache.get(w.view(), step, QuantizeArguments::default())?;
+//!         let (_forward, _dgrad) = (w.rowwise()?, w.transposed()?); // to products
+//!         let given = QuantizeArguments::default().rowwise(scales.tensor(0)?.into());
+//!         let _x = x_op.quantize(x.view(), given)?;
+//!         let random = QuantizeArguments::default().offset(4 * step + micro_batch);
+//!         let _dy = dy_op.quantize(dy.view(), random)?;
+//!     }
+//!     scales.update()?; // for the next step
 //! }
+//! stream.check()?; // no block held what is not finite
 //! # Ok::<(), evenkeel::Error>(())
 //! ```
 

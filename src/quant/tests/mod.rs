@@ -4,6 +4,7 @@ mod cache;
 mod dequantize;
 mod groups;
 mod quantize;
+mod training;
 mod wrong;
 
 use half::{bf16, f16};
