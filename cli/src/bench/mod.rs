@@ -7,6 +7,7 @@ mod loss;
 mod norm;
 mod peers;
 mod plot;
+mod quant;
 pub mod record;
 mod table;
 
@@ -66,11 +67,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
         has_folder(path)?;
     }
     let matrix = |shape: &Shape| matches!(shape, Shape::Rows { .. });
-    if options.op == Some(Op::Loss)
+    let of_matrices = options.op.filter(|op| *op != Op::Norm);
+    if let Some(op) = of_matrices
         && !options.shapes.is_empty()
         && !options.shapes.iter().any(matrix)
     {
-        return Err("a loss has shapes TOKENSxVOCAB".into());
+        return Err(format!("{op} has shapes of two numbers, as 4096x14336"));
     }
     let device = open(options.device).map_err(|error| error.to_string())?;
     let run = measure(&device, options).map_err(|error| error.to_string())?;
@@ -183,7 +185,7 @@ impl Run {
     }
 }
 
-/// A minute and a half in all on two cores.
+/// Two minutes in all on two cores.
 fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
     run.device.name = format!(
         "{}, {} threads",
@@ -198,7 +200,7 @@ fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
         match family {
             Op::Loss => loss::on_cpu(options, run, &mut largest)?,
             Op::Norm => norm::on_cpu(options, run, &mut largest)?,
-            Op::Quant => run.notes.push("quant: not measured here yet".into()),
+            Op::Quant => quant::on_cpu(options, run, &mut largest)?,
         }
     }
     Ok(())
@@ -213,7 +215,7 @@ fn on_emulator(device: &Device, options: &Options, run: &mut Run) -> evenkeel::R
         match family {
             Op::Loss => loss::on_emulator(device, options, run)?,
             Op::Norm => norm::on_emulator(device, options, run)?,
-            Op::Quant => run.notes.push("quant: not measured here yet".into()),
+            Op::Quant => quant::on_emulator(device, options, run)?,
         }
     }
     Ok(())
@@ -234,7 +236,7 @@ fn on_cuda(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Resul
         match family {
             Op::Loss => loss::on_cuda(&gpu, options, run, &mut largest)?,
             Op::Norm => norm::on_cuda(&gpu, options, run, &mut largest)?,
-            Op::Quant => run.notes.push("quant: not measured here yet".into()),
+            Op::Quant => quant::on_cuda(&gpu, options, run, &mut largest)?,
         }
     }
     note_conditions(run);
@@ -254,7 +256,9 @@ fn on_cuda(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Resul
             Op::Norm => peers::measure("norm.py", &mut run.rows, repetitions, |row| {
                 norm::question(row, options)
             }),
-            Op::Quant => Vec::new(),
+            Op::Quant => peers::measure("quant.py", &mut run.rows, repetitions, |row| {
+                quant::question(row, options)
+            }),
         };
         run.notes.extend(notes);
     }

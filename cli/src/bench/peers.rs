@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_scripts_are_there() {
-        for script in ["cross_entropy.py", "norm.py", "protocol.py"] {
+        for script in ["cross_entropy.py", "norm.py", "quant.py", "protocol.py"] {
             assert!(folder().join(script).is_file(), "{script}");
         }
     }

@@ -264,10 +264,10 @@ pub struct Row {
 impl Peer {
     /// The steps of an operation one after the other, in the same process; none of no repetitions.
     #[must_use]
-    pub fn unfused(us: Vec<f64>) -> Option<Self> {
+    pub fn unfused(arithmetic: &str, us: Vec<f64>) -> Option<Self> {
         Times::of(us).map(|us| Self {
             name: "unfused".into(),
-            version: "f64".into(),
+            version: arithmetic.into(),
             us,
         })
     }

@@ -43,7 +43,7 @@ fn typed<T: Number>(works: &[Work], shape: Logits) -> Result<(Vec<Row>, Ceilings
         })?;
         let ceiling = work.ceiling(&ceilings);
         let mut row = work.measured(shape, T::DTYPE).timed(fused, ceiling);
-        row.peers.extend(Peer::unfused(unfused));
+        row.peers.extend(Peer::unfused("f64", unfused));
         rows.push(row);
     }
     Ok((rows, ceilings))

@@ -57,7 +57,7 @@ fn typed<T: Number>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
         })?;
         let measured = work.measured(shape, T::DTYPE);
         let mut row = measured.timed(fused, ceilings.copy_gbs);
-        row.peers.extend(Peer::unfused(unfused));
+        row.peers.extend(Peer::unfused("f64", unfused));
         rows.push(row);
     }
     Ok((rows, ceilings))

@@ -1,0 +1,170 @@
+"""Quantisation by other software, for `evenkeel bench`: PyTorch eager, torch.compile, torchao's kernels.
+
+A case is {"format": "mxfp8", "outputs": "both", "tokens": 16384, "width": 4096, "dtype": "bf16"}, with "stochastic" or
+"rotated" (the block's size) where there is such; protocol.py says the rest. 8-bit elements are E4M3.
+
+The formulas in PyTorch are the formats': amax of blocks, scale, quotient, conversion; what is transposed is stored so.
+torchao's kernels differ from each other and from these in details (a reciprocal for a division, a rounding of scales, a
+layout of scales): they are the kernels that its training and inference use.
+"""
+
+from protocol import NotOffered, dtype_of, serve
+
+E4M3_MAX, E4M3_EXPONENT, E2M1_MAX, E2M1_EXPONENT = 448.0, 8, 6.0, 2
+BLOCKS = {"fp8-1x128": 128, "mxfp8": 32, "mxfp4": 32, "nvfp4": 16}
+# A tensor's scale where it is given.
+GIVEN = 1 / 64
+# Between neighbours of E2M1; the ties that go up are a bit lower, those that go down belong to what is below them.
+E2M1_TIES = [(0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False)]
+
+
+def main():
+    peers = [
+        ("torch eager", "torch", "torch", eager),
+        ("torch.compile", "torch", "torch", compiled),
+        ("torchao", "torchao", "torchao", torchao),
+    ]
+    serve(peers, inputs)
+
+
+def inputs(torch, case, generator):
+    """x, and beside it what the formulas need."""
+    x = torch.empty(case["tokens"], case["width"], dtype=dtype_of(torch, case), device="cuda")
+    tensors = {"x": x.normal_(generator=generator)}
+    tensors["given"] = torch.full((), GIVEN, device="cuda")
+    ties = torch.tensor([tie for tie, _ in E2M1_TIES])
+    lower = torch.nextafter(ties, torch.zeros(()))
+    up = torch.tensor([up for _, up in E2M1_TIES])
+    tensors["ties"] = torch.where(up, lower, ties).cuda()
+    if "rotated" in case:
+        tensors["rotation"] = hadamard(torch, case["rotated"], generator).to(x.dtype)
+    return tensors
+
+
+def hadamard(torch, n, generator):
+    """Random signs, then the Hadamard matrix over sqrt(n)."""
+    matrix = torch.ones(1, 1, device="cuda")
+    while len(matrix) < n:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)], 0)
+    signs = torch.randint(0, 2, (n, 1), device="cuda", generator=generator) * 2.0 - 1.0
+    return signs * matrix / n**0.5
+
+
+def to_e4m3(torch, u):
+    return u.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+
+
+def to_e2m1(torch, u, ties):
+    """Two in a byte, the first in the low half."""
+    codes = torch.bucketize(u.abs(), ties).to(torch.uint8) | (u < 0).to(torch.uint8) << 3
+    return codes[..., 0::2] | codes[..., 1::2] << 4
+
+
+def power_of_two(torch, amax, exponent):
+    """2^(floor(log2 amax) - exponent), and as E8M0."""
+    biased = ((amax.view(torch.int32) >> 23) - exponent).clamp(0, 254)
+    return (biased.clamp(min=1) << 23).view(torch.float32), biased.to(torch.uint8)
+
+
+def one_output(torch, x, tensors, case):
+    """Blocks along the rows of x."""
+    name, block = case["format"], BLOCKS.get(case["format"])
+    if name == "fp8-tensor":
+        return to_e4m3(torch, x.float() / tensors["given"]), tensors["given"]
+    if name == "fp8-128x128":
+        rows, columns = x.shape
+        tiles = x.float().view(rows // 128, 128, columns // 128, 128)
+        scale = tiles.abs().amax(dim=(1, 3), keepdim=True) / E4M3_MAX
+        return to_e4m3(torch, tiles / scale).view(rows, columns), scale
+    if "rotated" in case:
+        n = case["rotated"]
+        x = (x.reshape(-1, n) @ tensors["rotation"]).view(x.shape)
+    blocks = x.float().reshape(x.shape[0], -1, block)
+    amax = blocks.abs().amax(dim=-1, keepdim=True)
+    if name == "fp8-1x128":
+        scale = amax / E4M3_MAX
+        return to_e4m3(torch, blocks / scale).view(x.shape), scale
+    if name == "mxfp8":
+        scale, stored = power_of_two(torch, amax, E4M3_EXPONENT)
+        return to_e4m3(torch, blocks / scale).view(x.shape), stored
+    if name == "mxfp4":
+        scale, stored = power_of_two(torch, amax, E2M1_EXPONENT)
+        return to_e2m1(torch, blocks / scale, tensors["ties"]).view(x.shape[0], -1), stored
+    of_tensor = amax.amax() / (E4M3_MAX * E2M1_MAX)
+    stored = to_e4m3(torch, amax / E2M1_MAX / of_tensor)
+    codes = to_e2m1(torch, blocks / (stored.float() * of_tensor), tensors["ties"])
+    return codes.view(x.shape[0], -1), stored, of_tensor
+
+
+def by_torch(torch, case):
+    if "stochastic" in case:
+        raise NotOffered
+
+    def quantize(tensors):
+        x, out = tensors["x"], []
+        if case["outputs"] != "transposed":
+            out.append(one_output(torch, x, tensors, case))
+        if case["outputs"] != "row-wise":
+            out.append(one_output(torch, x.t().contiguous(), tensors, case))
+        return out
+
+    return quantize
+
+
+def eager(torch, tensors, case):
+    quantize = by_torch(torch, case)
+    return (lambda: None), (lambda: quantize(tensors))
+
+
+def compiled(torch, tensors, case):
+    quantize = by_torch(torch, case)
+    torch._dynamo.reset()
+    quantize = torch.compile(quantize, dynamic=False)
+    return (lambda: None), (lambda: quantize(tensors))
+
+
+def torchao(torch, tensors, case):
+    if "stochastic" in case or "rotated" in case:
+        raise NotOffered
+    both = {"fp8-1x128": torchao_blocks, "fp8-128x128": torchao_squares, "mxfp8": torchao_mxfp8, "nvfp4": torchao_nvfp4}
+    if case["format"] not in both:
+        raise NotOffered
+    row_wise, transposed = both[case["format"]](torch)
+    x = tensors["x"]
+    chosen = {"row-wise": [row_wise], "transposed": [transposed], "both": [row_wise, transposed]}[case["outputs"]]
+    if None in chosen:
+        raise NotOffered
+    return (lambda: None), (lambda: [one(x) for one in chosen])
+
+
+def torchao_blocks(torch):
+    from torchao.prototype.blockwise_fp8_training import kernels
+
+    return kernels.triton_fp8_blockwise_act_quant_lhs, kernels.triton_fp8_blockwise_act_quant_transposed_lhs
+
+
+def torchao_squares(torch):
+    """Their names are of the product's operand, stored by columns: what is transposed there lies as x does."""
+    from torchao.prototype.blockwise_fp8_training import kernels
+
+    return kernels.triton_fp8_blockwise_weight_quant_transposed_rhs, kernels.triton_fp8_blockwise_weight_quant_rhs
+
+
+def torchao_mxfp8(torch):
+    from torchao.prototype.mx_formats import kernels
+
+    return getattr(kernels, "triton_to_mxfp8_dim0", None), getattr(kernels, "triton_to_mxfp8_dim1", None)
+
+
+def torchao_nvfp4(torch):
+    from torchao.prototype.mx_formats.kernels import triton_quantize_nvfp4
+
+    def row_wise(x):
+        scale = x.abs().amax().float() / (E4M3_MAX * E2M1_MAX)
+        return triton_quantize_nvfp4(x, scale)
+
+    return row_wise, None
+
+
+if __name__ == "__main__":
+    main()
