@@ -1,6 +1,8 @@
 //! The properties of the low-bit formats, one test of each for each kind of device, and golden
 //! vectors on all of them.
 
+mod quantize;
+
 use evenkeel::DeviceKind;
 
 use crate::properties::properties;
@@ -40,7 +42,7 @@ properties!(
 );
 
 /// The golden vectors of each operation on a device.
-const GOLDEN: &[fn(DeviceKind)] = &[];
+const GOLDEN: &[fn(DeviceKind)] = &[quantize::golden_vectors];
 
 /// Every golden case on a device.
 fn golden_vectors(kind: DeviceKind) {
