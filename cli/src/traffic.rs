@@ -57,3 +57,47 @@ fn taken_by(stream: &evenkeel::Stream, name: &str) -> Bytes {
         Bytes::default()
     }
 }
+
+/// What launches moved, and how: on devices that count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes of global memory.
+    pub bytes: Bytes,
+    /// The same in whole sectors of 32 bytes, one for each warp that touches it: bytes that lie side by
+    /// side cost no more than themselves.
+    pub sectors: Bytes,
+    /// Accesses to shared memory that had to wait for others of their warp.
+    pub bank_conflicts: u64,
+    /// The line with most of them.
+    pub conflict: Option<String>,
+    /// The names of the launches, in their order.
+    pub launches: Vec<String>,
+}
+
+/// What the kernels of a problem moved.
+///
+/// # Errors
+/// What computing the problem gives.
+pub fn counted(device: &Device, problem: &dyn Checked) -> Result<Counts> {
+    let stream = device.stream()?;
+    problem.check_on(&stream)?;
+    #[cfg(feature = "emulator")]
+    {
+        let mut counts = Counts::default();
+        for report in stream.take_reports() {
+            let traffic = &report.traffic;
+            counts.bytes.loads += traffic.global_load_bytes;
+            counts.bytes.stores += traffic.global_store_bytes;
+            counts.sectors.loads += 32 * traffic.global_load_sectors;
+            counts.sectors.stores += 32 * traffic.global_store_sectors;
+            counts.bank_conflicts += traffic.bank_conflicts;
+            if let Some((at, count)) = traffic.bank_conflict_sites.first() {
+                counts.conflict = Some(format!("{count} at {at} of {}", report.kernel));
+            }
+            counts.launches.push(report.kernel);
+        }
+        Ok(counts)
+    }
+    #[cfg(not(feature = "emulator"))]
+    Ok(Counts::default())
+}

@@ -39,6 +39,11 @@ properties!(
     dequantised_values,
     values_are_exact,
     random_dequantisations,
+    quantisation_same_bits,
+    quantisation_traffic,
+    rotations_cost_no_bytes,
+    dequantisation_traffic,
+    quantisation_on_other_architectures,
 );
 
 /// The golden vectors of each operation on a device.

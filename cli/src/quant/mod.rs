@@ -1,6 +1,7 @@
 //! The low-bit formats: their problems and their comparison with the reference, bit for bit.
 
 pub mod bits;
+pub mod cases;
 pub mod compare;
 pub mod decode;
 pub mod input;

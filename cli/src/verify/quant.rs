@@ -1,7 +1,12 @@
 //! The table of the low-bit formats: each with each of its options, on every type.
 
+use evenkeel::quant::{Format, QuantizeOptions, Rounding, ScaleRounding, Scaling};
+
 use super::progress;
 use crate::compare::{Checked, Verdict};
+use crate::norm::rows::cases::FLOATS;
+use crate::quant::cases::scalings;
+use crate::quant::{Case, Operation, ValuesCase};
 use crate::subject::Subject;
 
 /// One line: what is computed, of which type of input, and how often.
@@ -15,7 +20,79 @@ pub(super) struct Line {
 }
 
 /// The lines of each operation.
-const LINES: &[fn(&Subject) -> Vec<Line>] = &[];
+const LINES: &[fn(&Subject) -> Vec<Line>] = &[quantize, dequantize];
+
+/// Each format by each way to make its scales and each rounding, in both directions, at any alignment.
+fn quantize(subject: &Subject) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !Operation::Quantize.is_on(subject.kind()) {
+        return lines;
+    }
+    for format in Format::ALL {
+        for options in scalings(format) {
+            for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 1 }] {
+                for dtype in FLOATS {
+                    let mut problems: Vec<Box<dyn Checked>> = Vec::new();
+                    for (rows, columns) in [(37, 61), (128, 256)] {
+                        let mut case = Case::new(rows, columns, dtype, format);
+                        case.options = options.rounding(rounding);
+                        case.layout.gap = 1;
+                        case.seed = (700_000 + 10 * lines.len() + problems.len()) as u64;
+                        problems.push(Box::new(case.problem()));
+                    }
+                    lines.push(Line {
+                        label: label(&options.rounding(rounding)),
+                        dtype: dtype.name(),
+                        problems,
+                    });
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// The options in words, without those that are usual.
+fn label(options: &QuantizeOptions) -> String {
+    let mut label = options.format.to_string();
+    if options.scaling == Scaling::Given {
+        label.push_str(", given");
+    }
+    if options.power_of_two {
+        label.push_str(", powers of two");
+    }
+    if options.scale_rounding == ScaleRounding::Ceil {
+        label.push_str(", scales up");
+    }
+    if options.rounding != Rounding::Nearest {
+        label.push_str(", stochastic");
+    }
+    label
+}
+
+/// The values of each format, of all codes and any scales.
+fn dequantize(subject: &Subject) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !Operation::Dequantize.is_on(subject.kind()) {
+        return lines;
+    }
+    for format in Format::ALL {
+        for dtype in FLOATS {
+            let problems = (0..2).map(|repeat| -> Box<dyn Checked> {
+                let mut case = ValuesCase::new(37, 160, dtype, format);
+                case.any_scale = repeat == 1;
+                case.seed = (710_000 + lines.len()) as u64;
+                Box::new(case.problem())
+            });
+            lines.push(Line {
+                label: format!("values of {format}"),
+                dtype: dtype.name(),
+                problems: problems.collect(),
+            });
+        }
+    }
+    lines
+}
 
 /// Prints the table; true when every line is right.
 pub(super) fn run(subject: &Subject) -> bool {

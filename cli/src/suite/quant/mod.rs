@@ -46,13 +46,18 @@ properties!(
     quantize::dequantised_values: "all codes and any scales, in each format, direction, layout and type",
     quantize::values_are_exact: "each value is its element times its scale, rounded once",
     quantize::random_dequantisations: "codes drawn at random, made small when they fail",
+    quantize::quantisation_same_bits: "runs, schedules and device sizes give the same bits",
+    quantize::quantisation_traffic: "bytes of quantisations against the least there is, no bank conflict",
+    quantize::rotations_cost_no_bytes: "a rotation moves nothing more",
+    quantize::dequantisation_traffic: "bytes of dequantisations against the least there is",
+    quantize::quantisation_on_other_architectures: "each architecture, with its limits",
 );
 
 /// Results made wrong on purpose, of each operation.
 const REFUSALS: &[fn(&Device, &mut Refusals)] = &[quantize::refusals];
 
 /// Problems that execute every synchronisation, of each operation; fewer where it is to be quick.
-const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[];
+const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[quantize::workloads];
 
 fn refusals(device: &Device) -> Refusals {
     let mut all = Refusals::default();

@@ -1,11 +1,10 @@
 //! What every property of quantisation goes through.
 
-use evenkeel::quant::{
-    Format, Hadamard, OutputOptions, QuantizeOptions, Rounding, ScaleLayout, ScaleRounding, Scaling,
-};
+use evenkeel::quant::{Hadamard, OutputOptions, Rounding, ScaleLayout};
 use evenkeel::reference::quant::Direction;
 
 use super::super::super::{Held, proofs};
+pub(super) use crate::quant::cases::{layouts, scalings};
 use crate::quant::{Case, Decoded, Operation, Output, Problem};
 use crate::subject::Subject;
 
@@ -16,38 +15,10 @@ pub(super) fn there(subject: &Subject, operation: Operation) -> Option<Result<He
         .then(|| Held::skipped(format!("{operation:?} has no kernels on {kind}")))
 }
 
-/// The layouts that a format's scales have.
-pub(super) fn layouts(format: Format) -> Vec<ScaleLayout> {
-    ScaleLayout::ALL
-        .into_iter()
-        .filter(|layout| layout.fits(format))
-        // The one scale of a tensor lies where it lies.
-        .filter(|&layout| {
-            !matches!(format, Format::Fp8Tensor(_)) || layout == ScaleLayout::RowMajor
-        })
-        .collect()
-}
-
 /// No rotation, and those of each size.
 pub(super) fn rotations(seed: u64) -> [Option<Hadamard>; 4] {
     let of = |n| Some(Hadamard::new(n, seed));
     [None, of(16), of(32), of(128)]
-}
-
-/// Every way to make the scales of a format: current and given, powers of two, MX rounded up.
-pub(super) fn scalings(format: Format) -> Vec<QuantizeOptions> {
-    let plain = QuantizeOptions::new(format);
-    let mut all = vec![plain];
-    if format.has_f32_scales() {
-        all.push(plain.power_of_two());
-    }
-    if format.needs_tensor_amax() {
-        all.push(plain.scaling(Scaling::Given));
-    }
-    if matches!(format, Format::MxFp8(_) | Format::MxFp4) {
-        all.push(plain.scale_rounding(ScaleRounding::Ceil));
-    }
-    all
 }
 
 /// Both roundings.

@@ -9,8 +9,10 @@ mod layouts;
 mod random;
 mod rejection;
 mod rotations;
+mod schedules;
 mod steps;
 mod stochastic;
+mod traffic;
 mod values;
 
 pub(super) use self::{
@@ -28,7 +30,9 @@ pub(super) use self::{
     random::random_quantisations,
     rejection::refusals,
     rotations::{one_element_spreads_evenly, rotations_are_undone, rotations_cancel_in_a_product},
+    schedules::{quantisation_on_other_architectures, quantisation_same_bits, workloads},
     steps::{scales_fit_their_blocks, within_half_a_step},
     stochastic::{offsets_add_up, representable_values_stay, stochastic_rounding_is_unbiased},
+    traffic::{dequantisation_traffic, quantisation_traffic, rotations_cost_no_bytes},
     values::{dequantised_values, random_dequantisations, values_are_exact},
 };
