@@ -44,6 +44,8 @@ properties!(
     rotations_cost_no_bytes,
     dequantisation_traffic,
     quantisation_on_other_architectures,
+    quantise_wrong_arguments,
+    weights_are_kept,
 );
 
 /// The golden vectors of each operation on a device.

@@ -1,5 +1,7 @@
 //! The properties of the low-bit formats: of quantisation and of what is fused with it.
 
+mod arguments;
+mod cache;
 mod quantize;
 
 use evenkeel::Device;
@@ -51,6 +53,8 @@ properties!(
     quantize::rotations_cost_no_bytes: "a rotation moves nothing more",
     quantize::dequantisation_traffic: "bytes of dequantisations against the least there is",
     quantize::quantisation_on_other_architectures: "each architecture, with its limits",
+    arguments::quantise_wrong_arguments: "each wrong argument is refused under its name",
+    cache::weights_are_kept: "a version of a weight is quantised once, into the same memory",
 );
 
 /// Results made wrong on purpose, of each operation.
