@@ -81,8 +81,8 @@ impl<'a> QuantizeArguments<'a> {
 /// What one output is given, and where it reports; by default nothing.
 #[derive(Debug, Default)]
 pub struct OutputArguments<'a> {
-    /// The tensor scale to decode with, `[1]` or `[groups]` f32: given where the scaling is
-    /// [`Scaling::Given`](super::Scaling::Given), and only there.
+    /// The tensor scale to decode with, `[1]` or `[groups]` f32, positive and finite: given where the
+    /// scaling is [`Scaling::Given`](super::Scaling::Given), and only there.
     pub tensor_scale: Option<TensorRef<'a>>,
     /// Where the largest magnitude of this output (finite elements, after its rotation) goes, `[1]`
     /// or `[groups]` f32. What is there is never lowered, so that micro-batches gather theirs in one

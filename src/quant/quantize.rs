@@ -277,7 +277,32 @@ impl PreparedQuantize {
         Ok(quantized)
     }
 
-    /// As [`quantize`](Self::quantize), into memory of the caller's.
+    /// As [`quantize`](Self::quantize), into memory of the caller's; nothing is allocated.
+    ///
+    /// ```
+    /// use evenkeel::quant::{Format, Fp8, OutputArguments, Quantize, QuantizeArguments};
+    /// use evenkeel::{DType, Device};
+    ///
+    /// let stream = Device::cpu().stream()?;
+    /// let op = Quantize::new(Format::Fp8Tensor(Fp8::E4m3)).prepare(&stream)?;
+    /// // The tokens of two experts, 3 and 1; memory and scratch serve every step.
+    /// let mut q = op.allocate(4, 32, 2)?;
+    /// let bytes = op.workspace_bytes(4, 32, 2);
+    /// let mut workspace = stream.uninitialised(DType::U8, &[bytes])?;
+    /// let mut amax = stream.zeros(DType::F32, &[2])?;
+    ///
+    /// let x = stream.upload(&[4, 32], &[[2.0_f32; 96].as_slice(), &[7.0; 32]].concat())?;
+    /// let experts = stream.upload(&[3], &[0_i32, 3, 4])?;
+    /// let arguments = QuantizeArguments::default()
+    ///     .groups(experts.view())
+    ///     .rowwise(OutputArguments::default().amax(amax.view_mut()));
+    /// let mut outputs = q.outputs().workspace(workspace.view_mut());
+    /// op.quantize_into(x.view(), arguments, &mut outputs)?;
+    /// assert_eq!(amax.read::<f32>()?, [2.0, 7.0]);
+    /// let scale = q.rowwise()?.tensor_scale.expect("of an fp8-tensor");
+    /// assert_eq!(scale.host_slice::<f32>()?, [2.0 / 448.0, 7.0 / 448.0]);
+    /// # Ok::<(), evenkeel::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`quantize`](Self::quantize).
