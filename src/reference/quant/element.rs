@@ -45,10 +45,13 @@ pub fn load(format: Format, row: &[u8], column: usize) -> u8 {
     }
 }
 
-/// Stores a code over what was 0.
-pub(super) fn store(format: Format, row: &mut [u8], column: usize, code: u8) {
+/// Appends a row of codes as it is stored.
+pub(super) fn pack(format: Format, codes: &[u8], row: &mut Vec<u8>) {
     match format.fp8() {
-        Some(_) => row[column] = code,
-        None => row[column / 2] |= code << (column % 2 * 4),
+        Some(_) => row.extend_from_slice(codes),
+        None => row.extend(codes.chunks(2).map(|pair| match *pair {
+            [first, second] => E2m1x2::from_codes([first, second]).to_bits(),
+            _ => pair[0],
+        })),
     }
 }

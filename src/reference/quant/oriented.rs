@@ -65,11 +65,16 @@ impl Oriented {
 
 /// The largest finite magnitude, 0 if there is none.
 pub(super) fn amax(values: &[f32]) -> f32 {
-    values
-        .iter()
-        .map(|value| value.abs())
-        .filter(|value| value.is_finite())
-        .fold(0.0, f32::max)
+    // The bits of magnitudes are in their order.
+    let magnitudes = values.iter().map(|value| value.abs().to_bits());
+    let finite = magnitudes.map(|bits| {
+        if bits < f32::INFINITY.to_bits() {
+            bits
+        } else {
+            0
+        }
+    });
+    f32::from_bits(finite.fold(0, u32::max))
 }
 
 fn fill_rows(x: Matrix, rotation: Option<&Hadamard>, values: &mut [f32]) {

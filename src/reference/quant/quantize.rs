@@ -261,31 +261,54 @@ impl Work<'_> {
     /// Appends a row's elements.
     fn row(&self, row: usize, band: &mut Band, format: Format) {
         let values = self.values.row(row);
-        let start = band.data.len();
-        let [_, bytes] = format.data_shape(1, values.len());
-        band.data.resize(start + bytes, 0);
         let mut words = match self.options.rounding {
             Rounding::Stochastic { seed } => Some(Words::new(seed, self.offset)),
             Rounding::Nearest => None,
         };
+        let index = |column: usize| {
+            let [row, column] = self.values.direction.orient([row, column]);
+            row as u64 * self.columns as u64 + column as u64
+        };
+        let mut codes = vec![0; values.len()];
         for (span, scale) in self.inner.iter().zip(&band.scales) {
-            for column in span.range.clone() {
-                let value = values[column];
-                let code = scale.divisor.map_or(0, |divisor| {
-                    let u = value / divisor;
-                    let [row, column] = self.values.direction.orient([row, column]);
-                    let index = row as u64 * self.columns as u64 + column as u64;
-                    let random = words.as_mut().map(|words| words.at(index));
-                    band.saturated += u64::from(u.abs() > format.largest());
-                    element::encode(format, u, random)
-                });
-                let magnitude = code << (8 - format.element_bits()) << 1;
-                let vanished = scale.finite && value != 0.0 && magnitude == 0;
-                band.underflowed += u64::from(vanished);
-                element::store(format, &mut band.data[start..], column, code);
-            }
+            let values = &values[span.range.clone()];
+            let codes = &mut codes[span.range.clone()];
+            let Some(divisor) = scale.divisor else {
+                let lost = values.iter().filter(|value| **value != 0.0).count();
+                band.underflowed += if scale.finite { lost as u64 } else { 0 };
+                continue;
+            };
+            let counted = match &mut words {
+                None => round(format, divisor, values, codes, |_| None),
+                Some(words) => round(format, divisor, values, codes, |at| {
+                    Some(words.at(index(span.range.start + at)))
+                }),
+            };
+            band.saturated += counted[0];
+            band.underflowed += counted[1];
         }
+        element::pack(format, &codes, &mut band.data);
     }
+}
+
+/// The codes of values; how many saturated, and how many were lost.
+fn round(
+    format: Format,
+    divisor: f32,
+    values: &[f32],
+    codes: &mut [u8],
+    mut random: impl FnMut(usize) -> Option<u32>,
+) -> [u64; 2] {
+    let largest = format.largest();
+    let magnitude = (1_u8 << (format.element_bits() - 1)) - 1;
+    let (mut saturated, mut underflowed) = (0, 0);
+    for (at, (value, code)) in values.iter().zip(codes).enumerate() {
+        let u = value / divisor;
+        *code = element::encode(format, u, random(at));
+        saturated += u64::from(u.abs() > largest);
+        underflowed += u64::from(*code & magnitude == 0 && *value != 0.0);
+    }
+    [saturated, underflowed]
 }
 
 impl BlockScale {
