@@ -5,7 +5,7 @@ A case is {"format": "mxfp8", "outputs": "both", "tokens": 16384, "width": 4096,
 
 The formulas in PyTorch are the formats': amax of blocks, scale, quotient, conversion; what is transposed is stored so.
 torchao's kernels differ from each other and from these in details (a reciprocal for a division, a rounding of scales, a
-layout of scales): they are the kernels that its training and inference use.
+layout of scales): they are what its training and inference use, Triton kernels or compiled operations.
 """
 
 from protocol import NotOffered, dtype_of, serve
@@ -126,14 +126,18 @@ def compiled(torch, tensors, case):
 def torchao(torch, tensors, case):
     if "stochastic" in case or "rotated" in case:
         raise NotOffered
-    both = {"fp8-1x128": torchao_blocks, "fp8-128x128": torchao_squares, "mxfp8": torchao_mxfp8, "nvfp4": torchao_nvfp4}
-    if case["format"] not in both:
+    offered = {
+        "fp8-1x128": torchao_blocks,
+        "fp8-128x128": torchao_squares,
+        "mxfp8": torchao_mxfp8,
+        "mxfp4": torchao_mxfp4,
+        "nvfp4": torchao_nvfp4,
+    }
+    if case["format"] not in offered:
         raise NotOffered
-    row_wise, transposed = both[case["format"]](torch)
+    row_wise, transposed = offered[case["format"]](torch)
     x = tensors["x"]
     chosen = {"row-wise": [row_wise], "transposed": [transposed], "both": [row_wise, transposed]}[case["outputs"]]
-    if None in chosen:
-        raise NotOffered
     return (lambda: None), (lambda: [one(x) for one in chosen])
 
 
@@ -153,17 +157,27 @@ def torchao_squares(torch):
 def torchao_mxfp8(torch):
     from torchao.prototype.mx_formats import kernels
 
-    return getattr(kernels, "triton_to_mxfp8_dim0", None), getattr(kernels, "triton_to_mxfp8_dim1", None)
+    return kernels.triton_to_mxfp8_dim0, kernels.triton_to_mxfp8_dim1
+
+
+def torchao_mxfp4(torch):
+    from torchao.prototype.mx_formats.mx_tensor import to_mx
+
+    return torchao_compiled(torch, lambda x: to_mx(x, torch.float4_e2m1fn_x2, 32))
 
 
 def torchao_nvfp4(torch):
-    from torchao.prototype.mx_formats.kernels import triton_quantize_nvfp4
+    from torchao.prototype.mx_formats.nvfp4_tensor import nvfp4_quantize, per_tensor_amax_to_scale
 
-    def row_wise(x):
-        scale = x.abs().amax().float() / (E4M3_MAX * E2M1_MAX)
-        return triton_quantize_nvfp4(x, scale)
+    return torchao_compiled(torch, lambda x: nvfp4_quantize(x, 16, per_tensor_amax_to_scale(x.abs().amax())))
 
-    return row_wise, None
+
+def torchao_compiled(torch, quantize):
+    """What torchao has as PyTorch's operations is meant to be compiled."""
+    torch._dynamo.reset()
+    row_wise = torch.compile(quantize, dynamic=False)
+    transposed = torch.compile(lambda x: quantize(x.t().contiguous()), dynamic=False)
+    return row_wise, transposed
 
 
 if __name__ == "__main__":
