@@ -4,12 +4,16 @@ pub mod bits;
 pub mod cases;
 pub mod compare;
 pub mod decode;
+pub mod delayed;
+pub mod exact;
+pub mod gauss;
 pub mod input;
 pub mod operation;
 pub mod outcome;
 pub mod places;
 pub mod problem;
 pub mod run;
+pub mod straight_through;
 pub mod values;
 
 use evenkeel::{DeviceKind, Result, Stream};

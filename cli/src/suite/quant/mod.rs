@@ -2,7 +2,10 @@
 
 mod arguments;
 mod cache;
+mod delayed;
+mod gauss;
 mod quantize;
+mod straight_through;
 
 use evenkeel::Device;
 
@@ -55,13 +58,45 @@ properties!(
     quantize::quantisation_on_other_architectures: "each architecture, with its limits",
     arguments::quantise_wrong_arguments: "each wrong argument is refused under its name",
     cache::weights_are_kept: "a version of a weight is quantised once, into the same memory",
+    gauss::gauss_values_and_types: "GaussWS of each kind of weights and each type, both passes",
+    gauss::gauss_shapes: "GaussWS of 1, primes, edges of blocks, every alignment",
+    gauss::gauss_extremes: "bits far off, infinite and NaN; weights and gradients not finite",
+    gauss::gauss_noise_is_a_rounded_normal: "R is round(N(0, 1) / 2), uncorrelated; false alarms 1e-9",
+    gauss::gauss_same_bits: "GaussWS has the same bits on every schedule, in every layout and type",
+    gauss::gauss_random_problems: "GaussWS drawn at random, made small when it fails",
+    gauss::gauss_wrong_arguments: "each wrong argument of GaussWS and its error",
+    gauss::gauss_traffic: "bytes that GaussWS moves, against the least there is",
+    gauss::gauss_on_other_architectures: "GaussWS with the limits of other GPUs",
+    straight_through::straight_through_values_and_types: "masks and ReSTE of each kind of values and each type",
+    straight_through::straight_through_shapes: "straight-through gradients of 1, primes, long rows, every alignment",
+    straight_through::straight_through_edges: "the mask ends where the quotient rounds past the largest element",
+    straight_through::straight_through_same_bits: "straight-through gradients have the same bits on every schedule",
+    straight_through::straight_through_random_problems: "straight-through gradients drawn at random",
+    straight_through::straight_through_wrong_arguments: "each wrong argument of a straight-through gradient and its error",
+    straight_through::straight_through_traffic: "bytes that straight-through gradients move, against the least",
+    straight_through::straight_through_on_other_architectures: "straight-through gradients with the limits of other GPUs",
+    delayed::delayed_scales: "scales from histories: each rule, margin, length and number of tensors",
+    delayed::delayed_same_bits: "delayed scaling has the same bits on every schedule",
+    delayed::delayed_wrong_arguments: "each wrong argument of delayed scaling and its error",
+    delayed::delayed_traffic: "bytes that an update moves, against the least there is",
+    delayed::delayed_on_other_architectures: "delayed scaling with the limits of other GPUs",
 );
 
 /// Results made wrong on purpose, of each operation.
-const REFUSALS: &[fn(&Device, &mut Refusals)] = &[quantize::refusals];
+const REFUSALS: &[fn(&Device, &mut Refusals)] = &[
+    quantize::refusals,
+    gauss::refusals,
+    straight_through::refusals,
+    delayed::refusals,
+];
 
 /// Problems that execute every synchronisation, of each operation; fewer where it is to be quick.
-const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[quantize::workloads];
+const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[
+    quantize::workloads,
+    gauss::workloads,
+    straight_through::workloads,
+    delayed::workloads,
+];
 
 fn refusals(device: &Device) -> Refusals {
     let mut all = Refusals::default();
