@@ -1,6 +1,7 @@
 //! The properties of the low-bit formats, one test of each for each kind of device, and golden
 //! vectors on all of them.
 
+pub mod capture;
 mod quantize;
 
 use evenkeel::DeviceKind;
