@@ -6,10 +6,11 @@ const E4M3: Format = Format::Fp8Tensor(Fp8::E4m3);
 const E5M2: Format = Format::Fp8Tensor(Fp8::E5m2);
 
 fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::cpu()];
-    #[cfg(feature = "emulator")]
-    devices.push(Device::emulated().unwrap());
-    devices
+    vec![
+        Device::cpu(),
+        #[cfg(feature = "emulator")]
+        Device::emulated().unwrap(),
+    ]
 }
 
 fn step(scales: &mut DelayedScales, amax: &[f32]) -> Vec<f32> {

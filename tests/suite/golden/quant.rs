@@ -298,12 +298,15 @@ fn the_reference_has_every_bit() {
     );
 }
 
+/// To a code and back.
+type Conversions = (fn(f32) -> u8, fn(u8) -> f32);
+
 #[test]
 fn every_conversion_has_every_bit() {
     let conversions = conversions();
     assert_eq!(conversions.len(), 4);
     for conversion in conversions {
-        let (to, from): (fn(f32) -> u8, fn(u8) -> f32) = match &conversion.element[..] {
+        let (to, from): Conversions = match &conversion.element[..] {
             "e4m3" => (
                 |x| E4m3::from_f32(x).to_bits(),
                 |c| E4m3::from_bits(c).to_f32(),
