@@ -59,7 +59,7 @@ EVENKEEL_DEVICE uint32_t power_scale(float amax, ElementType type, ScaleRule rul
 
 // ---- The quotient x / scale, correctly rounded wherever an element depends on it.
 //
-// With r = RN(1 / s): q = RN(x r), e = RN(x - q s), RN(q + e r) is RN(x / s) (Brisebarre, Muller
+// With r = RN(1 / s): q = RN(x r), e = RN(q s - x), RN(q - e r) is RN(x / s) (Brisebarre, Muller
 // and Raina, "Accelerating correctly rounded floating-point division when the divisor is known in
 // advance", IEEE Trans. Computers 53(8), 2004: one multiplication and two fused ones). It needs
 // that nothing overflows and that no bit of e falls below the smallest subnormal number:
@@ -100,8 +100,9 @@ struct ScaleDivisor {
 EVENKEEL_DEVICE float corrected_quotient(float x, float scale, float reciprocal) {
   float quotient = x * reciprocal;
   if (fabsf(quotient) <= 0x1p20f) {
-    const float rest = __fmaf_rn(-quotient, scale, x);
-    quotient = __fmaf_rn(rest, reciprocal, quotient);
+    // Of the signs that keep a quotient of -0.
+    const float rest = __fmaf_rn(quotient, scale, -x);
+    quotient = __fmaf_rn(-rest, reciprocal, quotient);
   }
   return quotient;
 }

@@ -115,9 +115,8 @@ EVENKEEL_DEVICE uint32_t transposed_at(uint32_t column, uint32_t group) {
 // Elements of the columns, into shared memory.
 template <int kBits, bool kStochastic, bool kWide>
 EVENKEEL_DEVICE void quantize_columns(const QuantizeForm& form, const QuantizeOutput& output,
-                                      const TilePlace& place, const Rounding& rounding,
-                                      const MicroTile<kWide>& tile, QuantizeShared& shared,
-                                      QuantCounts& counts) {
+                                      const Rounding& rounding, const MicroTile<kWide>& tile,
+                                      QuantizeShared& shared, QuantCounts& counts) {
   const ElementType element = static_cast<ElementType>(form.element);
   const float largest = largest_element(element);
   const uint32_t blocks = kTile / block_size(form.scale_of);

@@ -112,10 +112,26 @@ struct AmaxParams {
   uint32_t* status;
 };
 
-// Memory set to zero: a multiple of 4 bytes.
+// Memory set to zero; `data` at a multiple of 4 bytes.
+struct ClearRange {
+  uint8_t* data;
+  uint64_t bytes;
+};
 struct ClearParams {
-  uint32_t* words;
-  uint64_t count;
+  ClearRange ranges[3];
+};
+
+// Elements of no group, and those of groups that X^T leaves out, set to zero.
+struct OutsideOutput {
+  uint8_t* data;  // null: absent
+  int64_t stride;
+};
+struct OutsideParams {
+  QuantizeGrid grid;
+  OutsideOutput rowwise;
+  OutsideOutput transposed;
+  uint32_t bits;  // of an element
+  uint32_t unused;
 };
 
 static_assert(sizeof(QuantizeGrid) == 40, "src/quant/params.rs mirrors it");
@@ -124,5 +140,9 @@ static_assert(sizeof(QuantizeOutput) == 120, "src/quant/params.rs mirrors it");
 static_assert(sizeof(QuantizeOutputs<1>) == 256, "src/quant/params.rs mirrors it");
 static_assert(sizeof(DenseInput) == 24, "src/quant/params.rs mirrors it");
 static_assert(sizeof(AmaxOutput) == 48, "src/quant/params.rs mirrors it");
+static_assert(sizeof(QuantizeParams) == 384, "src/quant/params.rs mirrors it");
+static_assert(sizeof(AmaxParams) == 168, "src/quant/params.rs mirrors it");
+static_assert(sizeof(ClearParams) == 48, "src/quant/params.rs mirrors it");
+static_assert(sizeof(OutsideParams) == 80, "src/quant/params.rs mirrors it");
 
 }  // namespace evenkeel

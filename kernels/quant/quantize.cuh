@@ -84,10 +84,8 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
   ScaleDivisor row_tensor = {1.0f, 1.0f};
   ScaleDivisor column_tensor = {1.0f, 1.0f};
   if (of == ScaleOf::kTensor || form.scale_type == ScaleType::kE4m3) {
-    if (has_rows) row_tensor = ScaleDivisor::of(tensor_scale<kBits>(form, rowwise, place.group));
-    if (has_columns) {
-      column_tensor = ScaleDivisor::of(tensor_scale<kBits>(form, transposed, place.group));
-    }
+    if (has_rows) row_tensor = tensor_divisor<kBits>(form, rowwise, place.group);
+    if (has_columns) column_tensor = tensor_divisor<kBits>(form, transposed, place.group);
   }
 
   MicroTile<kWide> x;
@@ -144,7 +142,7 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
     }
     if (pass.columns) {
       QuantCounts counts;
-      quantize_columns<kBits, kStochastic>(form, transposed, place, rounding, x, shared, counts);
+      quantize_columns<kBits, kStochastic>(form, transposed, rounding, x, shared, counts);
       add_counts(transposed.counts, counts);
       __syncthreads();
       store_transposed<kBits>(transposed, place, shared);

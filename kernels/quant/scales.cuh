@@ -214,6 +214,15 @@ EVENKEEL_DEVICE float tensor_scale(const QuantizeForm& form, const QuantizeOutpu
   }
 }
 
+template <int kBits>
+EVENKEEL_DEVICE ScaleDivisor tensor_divisor(const QuantizeForm& form, const QuantizeOutput& output,
+                                            uint32_t group) {
+  const float scale = tensor_scale<kBits>(form, output, group);
+  // The reciprocal of a power of two is one, down to the subnormal ones.
+  if (form.power != 0) return {scale, 1.0f / scale};
+  return ScaleDivisor::of(scale);
+}
+
 // Stores up to four neighbouring scales: those of blocks from `block` on of outer row `outer`, the
 // first `count` of which exist. `padding`: scales that do not exist have room, and become 0.
 EVENKEEL_DEVICE void store_scales(const QuantizeForm& form, const QuantizeOutput& output,
@@ -235,10 +244,9 @@ EVENKEEL_DEVICE void store_scales(const QuantizeForm& form, const QuantizeOutput
     const uint64_t tiles = (output.scale_blocks + 3) / 4;
     uint8_t* const row =
         scales + (outer / 128) * tiles * 512 + (outer % 32) * 16 + (outer % 128) / 32 * 4;
-    if (block % 4 == 0) {
-      if ((count > 0 || padding) && block / 4 < tiles) {
-        *reinterpret_cast<uint32_t*>(row + block / 4 * 512) = word;
-      }
+    // Without room of its own, what follows the last one belongs to another group.
+    if (block % 4 == 0 && (count == 4 || padding)) {
+      if (block / 4 < tiles) *reinterpret_cast<uint32_t*>(row + block / 4 * 512) = word;
       return;
     }
 #pragma unroll
@@ -323,15 +331,26 @@ EVENKEEL_DEVICE uint32_t scale_rows(const QuantizeForm& form, const QuantizeOutp
   }
   uint32_t stored[4] = {0, 0, 0, 0};
   uint32_t status = 0;
+  float scales[4] = {};
+  float reciprocals[4] = {};
 #pragma unroll
   for (uint32_t k = 0; k < 4; ++k) {
     if (k >= blocks) break;
     const Scale scale = make_scale<kBits>(form, amax[k], tensor);
     stored[k] = scale.stored;
-    const uint32_t at = row_entry(row, 4 * quad + k, blocks);
-    shared.rows.scale[at] = scale.by.scale;
-    shared.rows.reciprocal[at] = scale.by.reciprocal;
+    scales[k] = scale.by.scale;
+    reciprocals[k] = scale.by.reciprocal;
     if (amax[k] == kNotFinite) status |= kNonFiniteBlock;
+  }
+  if (blocks == 1) {
+    shared.rows.scale[row] = scales[0];
+    shared.rows.reciprocal[row] = reciprocals[0];
+  } else {
+    const uint32_t at = row_entry(row, 4 * quad, blocks);
+    *reinterpret_cast<float4*>(shared.rows.scale + at) =
+        make_float4(scales[0], scales[1], scales[2], scales[3]);
+    *reinterpret_cast<float4*>(shared.rows.reciprocal + at) =
+        make_float4(reciprocals[0], reciprocals[1], reciprocals[2], reciprocals[3]);
   }
   store_scales(form, output, outer, block, count, !grouped, stored);
   return status;

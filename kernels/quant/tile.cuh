@@ -45,6 +45,27 @@ struct TilePlace {
   }
 };
 
+// Whether the offsets of groups do not descend and are within the rows; in `begun` how many groups
+// begin in tile `row_tile` or before. All threads of the block call it.
+EVENKEEL_DEVICE bool check_groups(const QuantizeGrid& grid, uint32_t row_tile, uint32_t& begun) {
+  begun = 0;
+  bool wrong = false;
+  for (uint32_t first = 0; first < grid.groups; first += kTileThreads) {
+    const uint32_t g = first + threadIdx.x;
+    bool begins = false;
+    bool fits = true;
+    if (g < grid.groups) {
+      const int64_t start = load_integer(grid.offsets, grid.offset_type, g);
+      const int64_t end = load_integer(grid.offsets, grid.offset_type, g + 1);
+      fits = start >= 0 && start <= end && end <= static_cast<int64_t>(grid.rows);
+      begins = fits && static_cast<uint64_t>(start) / kTile + g <= row_tile;
+    }
+    begun += static_cast<uint32_t>(__syncthreads_count(begins));
+    wrong = __syncthreads_or(!fits) || wrong;
+  }
+  return !wrong;
+}
+
 // The block's tile; false where it has none. All threads of the block call it.
 EVENKEEL_DEVICE bool find_tile(const QuantizeGrid& grid, uint32_t* status, TilePlace& place) {
   place.row_tile = blockIdx.x / grid.column_tiles;
@@ -59,22 +80,8 @@ EVENKEEL_DEVICE bool find_tile(const QuantizeGrid& grid, uint32_t* status, TileP
   if (grid.offsets != nullptr) {
     // Tile b of the group that begins at row s has slot floor(s / 128) + g + b: the group is the
     // last one whose first slot is not beyond this one.
-    uint32_t begun = 0;
-    bool wrong = false;
-    for (uint32_t first = 0; first < grid.groups; first += kTileThreads) {
-      const uint32_t g = first + threadIdx.x;
-      bool begins = false;
-      bool fits = true;
-      if (g < grid.groups) {
-        const int64_t start = load_integer(grid.offsets, grid.offset_type, g);
-        const int64_t end = load_integer(grid.offsets, grid.offset_type, g + 1);
-        fits = start >= 0 && start <= end && end <= static_cast<int64_t>(grid.rows);
-        begins = fits && static_cast<uint64_t>(start) / kTile + g <= place.row_tile;
-      }
-      begun += static_cast<uint32_t>(__syncthreads_count(begins));
-      wrong = __syncthreads_or(!fits) || wrong;
-    }
-    if (wrong) {
+    uint32_t begun;
+    if (!check_groups(grid, place.row_tile, begun)) {
       if (blockIdx.x == 0 && threadIdx.x == 0) atomicOr(status, kBadGroupOffsets);
       return false;
     }

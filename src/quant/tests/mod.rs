@@ -2,6 +2,8 @@
 
 mod cache;
 mod dequantize;
+#[cfg(feature = "emulator")]
+mod emulated;
 mod groups;
 mod quantize;
 mod training;
@@ -89,7 +91,12 @@ fn expected(
 #[track_caller]
 fn same_bits(output: &QuantizedTensor, expected: &reference::Quantized, what: &str) {
     assert_eq!(output.data.shape(), expected.data_shape, "{what}");
-    assert_eq!(bytes(&output.data), expected.data, "{what}");
+    let data = bytes(&output.data);
+    let differs = (0..data.len()).find(|&at| data[at] != expected.data[at]);
+    if let Some(at) = differs {
+        let (got, expected) = (data[at], expected.data[at]);
+        panic!("{what}: element byte {at} is {got:#04x}, not {expected:#04x}");
+    }
     match (&output.scales, &expected.scales) {
         (None, scales) => {
             let none = matches!(scales, Scales::F32(scales) if scales.is_empty());

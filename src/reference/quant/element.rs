@@ -4,8 +4,8 @@ use crate::quant::Format;
 use crate::{E2m1x2, E4m3, E5m2};
 
 /// The code of u, a value divided by its scale: the nearest element, or, with the element's random
-/// word, the one above or below. Saturating. NaN is kept in 8 bits and 0 in 4, where the block's
-/// scale has to say it.
+/// word, the one above or below. Saturating. NaN is 0x7f in 8 bits, the one that hardware makes
+/// whatever its sign, and 0 in 4, where the block's scale has to say it.
 #[must_use]
 pub fn encode(format: Format, u: f32, random: Option<u32>) -> u8 {
     let sign = if u.is_sign_negative() {
@@ -16,7 +16,7 @@ pub fn encode(format: Format, u: f32, random: Option<u32>) -> u8 {
     let magnitude = match random {
         _ if u.is_nan() => {
             return match format.fp8() {
-                Some(_) => sign | 0x7f,
+                Some(_) => 0x7f,
                 None => 0,
             };
         }
