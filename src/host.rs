@@ -1,6 +1,6 @@
 //! Views on the CPU in the words of the reference.
 
-use crate::reference::{FloatRows, Floats, FloatsMut, Indices};
+use crate::reference::{FloatRows, FloatRowsMut, Floats, FloatsMut, Indices};
 use crate::{DType, Error, Result, TensorMut, TensorRef};
 
 /// The memory of a view of floats, padding between rows included.
@@ -35,6 +35,12 @@ pub(crate) fn matrix<'a>(view: &TensorRef<'a>) -> Result<FloatRows<'a>> {
         view.columns(),
         view.row_stride(),
     )
+}
+
+/// A view as a matrix to be written.
+pub(crate) fn matrix_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<FloatRowsMut<'v>> {
+    let (rows, columns, stride) = (view.rows(), view.columns(), view.row_stride());
+    FloatRowsMut::new(floats_mut(view)?, rows, columns, stride)
 }
 
 /// A view of integers.

@@ -7,6 +7,17 @@ use crate::{DType, Result, TensorRef};
 /// The types of the offsets of groups.
 pub(super) const GROUP_OFFSETS: [DType; 2] = [DType::I64, DType::I32];
 
+/// `[rows, columns]` of a tensor of floats, which has a column.
+pub(super) fn float_shape(
+    check: &Check,
+    argument: &'static str,
+    x: &TensorRef<'_>,
+) -> Result<[usize; 2]> {
+    check.float(argument, x)?;
+    check.row_count(argument, x.rows(), x.columns())?;
+    Ok([x.rows(), x.columns()])
+}
+
 /// The shape of an input and its groups.
 pub(crate) fn input(
     check: &Check,
@@ -14,11 +25,10 @@ pub(crate) fn input(
     x: &TensorRef<'_>,
     groups: Option<&TensorRef<'_>>,
 ) -> Result<QuantShape> {
-    check.float(argument, x)?;
-    check.row_count(argument, x.rows(), x.columns())?;
+    let [rows, columns] = float_shape(check, argument, x)?;
     Ok(QuantShape {
-        rows: x.rows(),
-        columns: x.columns(),
+        rows,
+        columns,
         groups: group_count(check, groups)?,
     })
 }

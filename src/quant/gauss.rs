@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod tests;
 
+use super::check::float_shape;
 use super::kernels::GaussKernels;
-use super::matrix::{rows_mut, shape_of};
 use crate::check::{Check, Named, read, write};
 use crate::device::stream::Backend;
-use crate::host::matrix;
+use crate::host::{matrix, matrix_mut};
 use crate::reference::quant::gauss::{self as reference, BLOCK};
 use crate::{Buffer, DType, Error, Result, Stream, TensorMut, TensorRef};
 
@@ -211,7 +211,7 @@ impl PreparedGaussWs {
         noise: impl Into<NoiseOffset<'a>>,
     ) -> Result<NoisyWeights> {
         let check = Check::new("GaussWs::forward", &self.stream);
-        let [rows, columns] = shape_of(&check, "w", &w)?;
+        let [rows, columns] = float_shape(&check, "w", &w)?;
         let blocks = GaussWs::block_shape(rows, columns);
         let mut weights = self.stream.uninitialised(w.dtype(), w.shape())?;
         let mut amax = self.stream.uninitialised(DType::F32, &blocks)?;
@@ -233,7 +233,7 @@ impl PreparedGaussWs {
     ) -> Result<()> {
         let check = Check::new("GaussWs::forward", &self.stream);
         let noise = noise.into();
-        let shape @ [rows, columns] = shape_of(&check, "w", &w)?;
+        let shape @ [rows, columns] = float_shape(&check, "w", &w)?;
         check.rows("weights", &weights.as_ref(), rows, columns)?;
         check_blocks(&check, shape, [("bits", bits), ("amax", amax.as_ref())])?;
         check_noise(&check, &noise)?;
@@ -255,7 +255,7 @@ impl PreparedGaussWs {
             self.noise(&noise)?,
             matrix(&call.w)?,
             call.bits.host_slice()?,
-            rows_mut(&mut call.weights)?,
+            matrix_mut(&mut call.weights)?,
             call.amax.host_slice_mut()?,
         )
     }
@@ -274,7 +274,7 @@ impl PreparedGaussWs {
         noise: impl Into<NoiseOffset<'a>>,
     ) -> Result<Buffer> {
         let check = Check::new("GaussWs::backward", &self.stream);
-        let [rows, columns] = shape_of(&check, "dweights", &dweights)?;
+        let [rows, columns] = float_shape(&check, "dweights", &dweights)?;
         let blocks = GaussWs::block_shape(rows, columns);
         let mut dbits = self.stream.uninitialised(DType::F32, &blocks)?;
         let gradients = NoiseGradients::new(dbits.view_mut());
@@ -301,7 +301,7 @@ impl PreparedGaussWs {
             accumulate,
             mut dw,
         } = gradients;
-        let shape @ [rows, columns] = shape_of(&check, "dweights", &dweights)?;
+        let shape @ [rows, columns] = float_shape(&check, "dweights", &dweights)?;
         let blocks = [("bits", bits), ("amax", amax), ("dbits", dbits.as_ref())];
         check_blocks(&check, shape, blocks)?;
         if let Some(dw) = &dw {
@@ -328,7 +328,7 @@ impl PreparedGaussWs {
         let gradients = reference::Gradients {
             bits: call.dbits.host_slice_mut()?,
             accumulate,
-            w: call.dw.as_mut().map(rows_mut).transpose()?,
+            w: call.dw.as_mut().map(matrix_mut).transpose()?,
         };
         reference::backward(
             self.noise(&noise)?,

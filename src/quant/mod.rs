@@ -110,7 +110,6 @@ mod gauss;
 mod host;
 mod kernels;
 mod launch;
-mod matrix;
 mod options;
 mod params;
 mod quantize;

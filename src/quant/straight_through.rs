@@ -6,13 +6,13 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
+use super::check::float_shape;
 use super::format::Format;
 use super::kernels::StraightThroughKernels;
-use super::matrix::{rows_mut, shape_of};
 use super::options::invalid;
 use crate::check::{Check, Named};
 use crate::device::stream::Backend;
-use crate::host::matrix;
+use crate::host::{matrix, matrix_mut};
 use crate::reference::quant::straight_through::{self as reference, Slope};
 use crate::text::string_form;
 use crate::{Buffer, DType, Error, Result, Stream, TensorMut, TensorRef};
@@ -339,9 +339,11 @@ impl PreparedStraightThrough {
                 slope,
                 matrix(&call.x)?,
                 matrix(&dy)?,
-                rows_mut(&mut call.dx)?,
+                matrix_mut(&mut call.dx)?,
             ),
-            None => reference::backward_in_place(slope, matrix(&call.x)?, rows_mut(&mut call.dx)?),
+            None => {
+                reference::backward_in_place(slope, matrix(&call.x)?, matrix_mut(&mut call.dx)?)
+            }
         }
     }
 }
@@ -352,7 +354,7 @@ fn check_gradient(
     argument: &'static str,
     gradient: &TensorRef<'_>,
 ) -> Result<()> {
-    let [rows, columns] = shape_of(check, "x", x)?;
+    let [rows, columns] = float_shape(check, "x", x)?;
     check.rows(argument, gradient, rows, columns)
 }
 

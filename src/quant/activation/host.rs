@@ -3,11 +3,11 @@
 use super::arguments::SmoothingScales;
 use super::call::{BackwardCall, ForwardCall, Inputs, Output};
 use super::options::Smoothing;
-use crate::host::{floats_mut, matrix};
+use crate::host::{matrix, matrix_mut};
 use crate::quant::host::store;
 use crate::reference::FloatRowsMut;
 use crate::reference::quant::activation::{self as reference, Gradients, Scales};
-use crate::{Result, Status, TensorMut, TensorRef};
+use crate::{Result, Status, TensorRef};
 
 /// Runs a checked forward. Gives what was found wrong with the data.
 pub(super) fn forward(call: ForwardCall<'_, '_, '_>) -> Result<Status> {
@@ -30,7 +30,7 @@ pub(super) fn forward(call: ForwardCall<'_, '_, '_>) -> Result<Status> {
     };
     match y {
         Output::Plain(mut y) => {
-            reference::forward(shape.function, inputs, scales, rows_mut(&mut y)?)?;
+            reference::forward(shape.function, inputs, scales, matrix_mut(&mut y)?)?;
             Ok(Status::empty())
         }
         Output::Quantized(target) => {
@@ -63,9 +63,9 @@ pub(super) fn backward(call: BackwardCall<'_, '_>) -> Result<Status> {
         reference::backward(shape.function, inputs, scales, matrix(&dy)?, gradients)
     };
     match dx {
-        Output::Plain(mut dx) => run(Gradients::One(rows_mut(&mut dx)?))?,
+        Output::Plain(mut dx) => run(Gradients::One(matrix_mut(&mut dx)?))?,
         Output::Apart(mut gate, mut up) => {
-            run(Gradients::Two(rows_mut(&mut gate)?, rows_mut(&mut up)?))?;
+            run(Gradients::Two(matrix_mut(&mut gate)?, matrix_mut(&mut up)?))?;
         }
         Output::Quantized(target) => {
             let mut values = vec![0.0_f32; shape.tokens * columns];
@@ -90,9 +90,4 @@ fn chosen<'a>(smoothing: Smoothing, view: &TensorRef<'a>) -> Result<Scales<'a>> 
         Smoothing::Channel => Scales::Channel(scales),
         Smoothing::Token => Scales::Token(scales),
     })
-}
-
-fn rows_mut<'v>(view: &'v mut TensorMut<'_>) -> Result<FloatRowsMut<'v>> {
-    let (rows, columns, stride) = (view.rows(), view.columns(), view.row_stride());
-    FloatRowsMut::new(floats_mut(view)?, rows, columns, stride)
 }

@@ -238,7 +238,7 @@ fn layouts_and_single_outputs_have_the_references_bits() {
             }
             let output = OutputOptions::new().layout(layout);
             if !matches!(format, Format::Fp8Row(_)) {
-            case(Quantize::new(format).rowwise(output), shape, &values).check(&stream, true);
+                case(Quantize::new(format).rowwise(output), shape, &values).check(&stream, true);
             }
             case(Quantize::new(format).transposed(output), shape, &values).check(&stream, true);
         }
