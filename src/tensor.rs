@@ -8,7 +8,7 @@
 use std::{fmt, marker::PhantomData, ops::Range};
 
 use crate::{
-    DType, Element, Result,
+    DType, Element, Error, Result,
     device::DeviceId,
     interop::access::{Source, SourceMut},
 };
@@ -27,6 +27,9 @@ pub const MAX_RANK: usize = 4;
 /// let padded = [1.0_f32, 2.0, 0.0, 3.0, 4.0, 0.0];
 /// let matrix = TensorRef::from_slice(&[2, 3], &padded)?.slice_columns(0..2)?;
 /// assert_eq!((matrix.dtype(), matrix.shape(), matrix.row_stride()), (DType::F32, &[2, 2][..], 3));
+/// let bits = matrix.reinterpret(DType::U32)?.slice_rows(1..2)?;
+/// assert_eq!(bits.host_slice::<u32>()?, [3.0_f32.to_bits(), 4.0_f32.to_bits()]);
+/// assert!(matrix.reinterpret(DType::U8).is_err());
 /// # Ok::<(), evenkeel::Error>(())
 /// ```
 #[derive(Clone, Copy)]
@@ -110,6 +113,25 @@ macro_rules! view {
         /// elements, or would break padded rows.
         pub fn reshape(mut self, shape: &[usize]) -> Result<Self> {
             self.layout = self.layout.reshape(shape)?;
+            Ok(self)
+        }
+
+        /// The same memory as elements of another type of their size: bytes of another program's as
+        /// [`E4m3`](crate::E4m3), for one.
+        ///
+        /// # Errors
+        /// [`Error::Argument`](crate::Error::Argument) when the type has another size.
+        pub fn reinterpret(mut self, dtype: DType) -> Result<Self> {
+            let own = self.layout.dtype;
+            if dtype.size() != own.size() {
+                return Err(Error::argument(
+                    "reinterpret",
+                    "dtype",
+                    format!("of {} bytes, as {own} is", own.size()),
+                    dtype.to_string(),
+                ));
+            }
+            self.layout.dtype = dtype;
             Ok(self)
         }
 
