@@ -1,7 +1,8 @@
 """Quantisation by other software, for `evenkeel bench`: PyTorch eager, torch.compile, torchao's kernels.
 
 A case is {"format": "mxfp8", "outputs": "both", "tokens": 16384, "width": 4096, "dtype": "bf16"}, with "stochastic" or
-"rotated" (the block's size) where there is such; protocol.py says the rest. 8-bit elements are E4M3.
+"rotated" (the block's size) where there is such; protocol.py says the rest. 8-bit elements are E4M3. With a "producer",
+"swiglu forward" or "swiglu backward" of a layer as wide, its result is quantised, or with format null left as it is.
 
 The formulas in PyTorch are the formats': amax of blocks, scale, quotient, conversion; what is transposed is stored so.
 torchao's kernels differ from each other and from these in details (a reciprocal for a division, a rounding of scales, a
@@ -31,6 +32,9 @@ def inputs(torch, case, generator):
     """x, and beside it what the formulas need."""
     x = torch.empty(case["tokens"], case["width"], dtype=dtype_of(torch, case), device="cuda")
     tensors = {"x": x.normal_(generator=generator)}
+    if "producer" in case:
+        for name in ["up", "dy"]:
+            tensors[name] = torch.empty_like(x).normal_(generator=generator)
     tensors["given"] = torch.full((), GIVEN, device="cuda")
     ties = torch.tensor([tie for tie, _ in E2M1_TIES])
     lower = torch.nextafter(ties, torch.zeros(()))
@@ -96,12 +100,27 @@ def one_output(torch, x, tensors, case):
     return codes.view(x.shape[0], -1), stored, of_tensor
 
 
+def produced(torch, tensors, case):
+    """What is quantised: x itself, y = silu(x) up, or the gradients of x and up side by side."""
+    x = tensors["x"]
+    if "producer" not in case:
+        return x
+    if case["producer"] == "swiglu forward":
+        return torch.nn.functional.silu(x) * tensors["up"]
+    gate, up, dy = (tensors[name].float() for name in ["x", "up", "dy"])
+    sigmoid = torch.sigmoid(gate)
+    dgate = dy * up * sigmoid * (1 + gate * (1 - sigmoid))
+    return torch.cat([dgate, dy * gate * sigmoid], dim=-1).to(x.dtype)
+
+
 def by_torch(torch, case):
     if "stochastic" in case:
         raise NotOffered
 
     def quantize(tensors):
-        x, out = tensors["x"], []
+        x, out = produced(torch, tensors, case), []
+        if case["format"] is None:
+            return x
         if case["outputs"] != "transposed":
             out.append(one_output(torch, x, tensors, case))
         if case["outputs"] != "row-wise":
@@ -124,7 +143,7 @@ def compiled(torch, tensors, case):
 
 
 def torchao(torch, tensors, case):
-    if "stochastic" in case or "rotated" in case:
+    if "stochastic" in case or "rotated" in case or "producer" in case:
         raise NotOffered
     offered = {
         "fp8-1x128": torchao_blocks,

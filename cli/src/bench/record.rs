@@ -273,6 +273,18 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// What is fused, in one operation after another of this library; none of no repetitions.
+    #[must_use]
+    pub fn apart(us: Vec<f64>) -> Option<Self> {
+        Times::of(us).map(|us| Self {
+            name: "apart".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            us,
+        })
+    }
+}
+
 /// What a row measures.
 #[derive(Clone, Debug)]
 pub struct Measured {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel::{DType, Device, Number, Result};
+use evenkeel::{Buffer, DType, Device, Number, Result, Stream};
 use half::{bf16, f16};
 
 use super::call::Call;
+use super::swiglu;
 use super::unfused::Host;
 use super::work::Work;
 use crate::bench::cpu::{bandwidths, repeat};
@@ -34,12 +35,18 @@ pub fn measure(shape: ShapeOf, dtype: DType) -> Result<(Vec<Row>, Ceilings)> {
 /// The library's.
 pub fn call(work: Work, shape: ShapeOf, dtype: DType) -> Result<Call> {
     let stream = Device::cpu().stream()?;
+    Call::new(&stream, work, shape, |size| random(&stream, dtype, size))
+}
+
+/// A tensor of normally distributed values.
+///
+/// # Errors
+/// The library's.
+pub fn random(stream: &Stream, dtype: DType, size: &[usize]) -> Result<Buffer> {
     let mut random = Random::new(5);
-    Call::new(&stream, work, shape, |size| {
-        let count = size.iter().product();
-        let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
-        upload(&stream, dtype, size, &values)
-    })
+    let count = size.iter().product();
+    let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
+    upload(stream, dtype, size, &values)
 }
 
 fn typed<T: Number>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
@@ -58,6 +65,19 @@ fn typed<T: Number>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
         let measured = work.measured(shape, T::DTYPE)?;
         let mut row = measured.timed(fused, ceilings.copy_gbs);
         row.peers.extend(Peer::unfused("f32", unfused));
+        rows.push(row);
+    }
+    for work in swiglu::Work::ALL {
+        let stream = Device::cpu().stream()?;
+        let mut call = swiglu::Call::new(&stream, work, shape, T::DTYPE, |size| {
+            random(&stream, T::DTYPE, size)
+        })?;
+        let us = repeat(PATIENCE, || call.run())?;
+        let mut row = work.measured(shape, T::DTYPE)?.timed(us, ceilings.copy_gbs);
+        if call.is_fused() {
+            let apart = repeat(PATIENCE, || call.run_apart())?;
+            row.peers.extend(Peer::apart(apart));
+        }
         rows.push(row);
     }
     Ok((rows, ceilings))

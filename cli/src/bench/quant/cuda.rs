@@ -3,9 +3,10 @@
 use evenkeel::{DType, Result};
 
 use super::call::Call;
+use super::swiglu;
 use super::work::Work;
 use crate::bench::cuda::Gpu;
-use crate::bench::record::{Ceilings, Row, ShapeOf};
+use crate::bench::record::{Ceilings, Peer, Row, ShapeOf};
 
 /// One work in one size and type, beside the rate of a copy. Its tensors are freed at the end.
 ///
@@ -23,4 +24,35 @@ pub fn measure(
     let us = gpu.time(|| Ok(()), || call.run())?;
     gpu.stream().check()?;
     Ok(work.measured(shape, dtype)?.timed(us, ceilings.copy_gbs))
+}
+
+/// Elements between the beginnings of two tensors in the pool of random values, so that no two of a
+/// call are the same.
+const APART: usize = 1_000_003;
+
+/// The same of SwiGLU, beside the two operations apart.
+///
+/// # Errors
+/// As [`measure`].
+pub fn swiglu(
+    gpu: &Gpu,
+    work: swiglu::Work,
+    shape: ShapeOf,
+    dtype: DType,
+    ceilings: &Ceilings,
+    pool: &evenkeel::Buffer,
+) -> Result<Row> {
+    let mut begin = 0;
+    let mut call = swiglu::Call::new(gpu.stream(), work, shape, dtype, |size| {
+        begin += APART;
+        gpu.fill(pool, size, begin)
+    })?;
+    let us = gpu.time(|| Ok(()), || call.run())?;
+    let mut row = work.measured(shape, dtype)?.timed(us, ceilings.copy_gbs);
+    if call.is_fused() {
+        let apart = gpu.time(|| Ok(()), || call.run_apart())?;
+        row.peers.extend(Peer::apart(apart));
+    }
+    gpu.stream().check()?;
+    Ok(row)
 }

@@ -1,13 +1,13 @@
 //! Matrices on the emulator: the bytes that the kernels moved.
 
-use evenkeel::{DType, Device, Result};
+use evenkeel::{DType, Device, Result, Stream};
 
 use super::call::Call;
+use super::cpu::random;
+use super::swiglu;
 use super::work::{Work, rows};
 use crate::bench::ASSUMED_GBS;
 use crate::bench::record::{Row, ShapeOf};
-use crate::memory::upload;
-use crate::random::Random;
 use crate::traffic;
 
 /// What is emulated of a matrix at most: whole tiles and whole blocks of every format.
@@ -26,19 +26,26 @@ pub fn measure(device: &Device, shape: ShapeOf, dtype: DType) -> Result<Vec<Row>
     let mut measured = Vec::new();
     for work in Work::of(shape) {
         let stream = device.stream()?;
-        let mut random = Random::new(5);
-        let mut call = Call::new(&stream, work, corner, |size| {
-            let count = size.iter().product();
-            let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
-            upload(&stream, dtype, size, &values)
+        let mut call = Call::new(&stream, work, corner, |size| random(&stream, dtype, size))?;
+        let whole = moved(&stream, || call.run())? * share;
+        measured.push(work.measured(shape, dtype)?.emulated(whole, ASSUMED_GBS));
+    }
+    for work in swiglu::Work::ALL {
+        let stream = device.stream()?;
+        let mut call = swiglu::Call::new(&stream, work, corner, dtype, |size| {
+            random(&stream, dtype, size)
         })?;
-        let _ = traffic::taken(&stream);
-        call.run()?;
-        stream.check()?;
-        let moved = traffic::taken(&stream);
-        let whole = (moved.loads + moved.stores) as f64 * share;
-        let row = work.measured(shape, dtype)?;
-        measured.push(row.emulated(whole, ASSUMED_GBS));
+        let whole = moved(&stream, || call.run())? * share;
+        measured.push(work.measured(shape, dtype)?.emulated(whole, ASSUMED_GBS));
     }
     Ok(measured)
+}
+
+/// The bytes that a run moves.
+fn moved(stream: &Stream, run: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let _ = traffic::taken(stream);
+    run()?;
+    stream.check()?;
+    let moved = traffic::taken(stream);
+    Ok((moved.loads + moved.stores) as f64)
 }

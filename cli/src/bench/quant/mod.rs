@@ -1,9 +1,10 @@
-//! The rows of quantisations.
+//! The rows of quantisations, and of SwiGLU with one.
 
 mod call;
 mod cpu;
 mod cuda;
 mod emulated;
+mod swiglu;
 mod unfused;
 mod work;
 
@@ -119,6 +120,12 @@ pub fn on_cuda(gpu: &Gpu, options: &Options, run: &mut Run, largest: &mut Larges
             let row = run.unless_too_large(&what, row)?;
             run.rows.extend(row);
         }
+        for work in swiglu::Work::ALL {
+            let what = format!("quant {} {shape} {dtype}", work.name());
+            let row = cuda::swiglu(gpu, work, shape, dtype, &ceilings, &pool);
+            let row = run.unless_too_large(&what, row)?;
+            run.rows.extend(row);
+        }
         largest.keep(run, bytes, ceilings);
     }
     bar.finish_and_clear();
@@ -135,6 +142,18 @@ pub fn on_cuda(gpu: &Gpu, options: &Options, run: &mut Run, largest: &mut Larges
 pub fn question(row: &Row, options: &Options) -> Option<Value> {
     if row.op != "quant" || (options.shapes.is_empty() && row.shape.tokens() != TOKENS[1]) {
         return None;
+    }
+    let mut of_swiglu = swiglu::Work::ALL.into_iter();
+    if let Some(work) = of_swiglu.find(|work| work.name() == row.variant) {
+        let format = work.format.map(|format| format.to_string());
+        return Some(json!({
+            "producer": if work.backward { "swiglu backward" } else { "swiglu forward" },
+            "format": format.as_deref().and_then(|format| format.split(':').next()),
+            "outputs": "both",
+            "dtype": row.dtype,
+            "tokens": row.shape.tokens(),
+            "width": row.shape.columns(),
+        }));
     }
     let mut works = Work::of(row.shape).into_iter();
     let work = works.find(|work| work.name() == row.variant)?;
@@ -197,6 +216,15 @@ mod tests {
         assert_eq!(asked, Some(expected));
         let rotated = question(&row(rows(16_384, 4096), "nvfp4 both rotated 16"), &options);
         assert_eq!(rotated.unwrap()["rotated"], json!(16));
+        let variants = ["swiglu forward", "swiglu backward, mxfp8:e4m3 both"];
+        let [plain, fused] = variants
+            .map(|variant| question(&row(rows(16_384, 14_336), variant), &options).unwrap());
+        assert_eq!(
+            (&plain["producer"], &plain["format"]),
+            (&json!(variants[0]), &Value::Null)
+        );
+        assert_eq!(fused["producer"], json!("swiglu backward"));
+        assert_eq!(fused["format"], json!("mxfp8"));
         let few = row(rows(4096, 4096), "mxfp4 row-wise");
         assert_eq!(question(&few, &options), None);
         let chosen = Options {
