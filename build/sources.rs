@@ -65,6 +65,9 @@ pub fn kernel_files(
         }
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("cannot read {}: {error}", relative.display()))?;
+        if !file_needs(&text).all(&enabled) {
+            continue;
+        }
         let targets =
             file_targets(&text).map_err(|error| format!("{}: {error}", relative.display()))?;
         let module = format!("{family}_{}", file.trim_end_matches(".cu"));
@@ -82,6 +85,14 @@ pub fn kernel_files(
         });
     }
     Ok(found)
+}
+
+/// The `// needs: quant` line of a kernel file: the features that gate it beside its own family's.
+fn file_needs(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("// needs:"))
+        .flat_map(str::split_whitespace)
 }
 
 /// The `// targets: 90a 100f` line of a kernel file; every target without one.
@@ -197,7 +208,10 @@ pub fn source_hash(root: &Path) -> io::Result<String> {
                 ));
                 for line in fs::read_to_string(&file)?.lines().map(str::trim) {
                     if !line.is_empty()
-                        && (!line.starts_with("//") || line.starts_with("// targets:"))
+                        && (!line.starts_with("//")
+                            || ["// targets:", "// needs:"]
+                                .iter()
+                                .any(|said| line.starts_with(said)))
                     {
                         text.push_str(line);
                         text.push('\n');

@@ -7,9 +7,15 @@
 use super::arguments::{RotaryTables, Saved};
 use super::check::{MAX_ROTARY_HEAD_DIM, workspace_bytes};
 use super::kernels::NormKernels;
+#[cfg(feature = "quant")]
+use super::quantized;
 use super::{NormKind, NormOptions, Rotary, host};
+#[cfg(feature = "quant")]
+use crate::check::reborrow;
 use crate::check::{Check, INTEGERS, Named, read, shape_of, write};
 use crate::device::stream::Backend;
+#[cfg(feature = "quant")]
+use crate::quant::{Quantize, Store};
 use crate::rows::{RowShape, WeightForm};
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 
@@ -18,20 +24,25 @@ use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
 pub(super) enum Pair<'a> {
     Apart(TensorRef<'a>, TensorMut<'a>),
     InPlace(TensorMut<'a>),
+    /// What is written are no rows of floats, and is given beside.
+    #[cfg_attr(not(feature = "quant"), allow(dead_code))]
+    Read(TensorRef<'a>),
 }
 
 impl Pair<'_> {
     pub(super) fn input(&self) -> TensorRef<'_> {
         match self {
-            Self::Apart(input, _) => *input,
+            Self::Apart(input, _) | Self::Read(input) => *input,
             Self::InPlace(both) => both.as_ref(),
         }
     }
 
+    /// The rows that are written; where there are none, those that are read.
     pub(super) fn output(&self) -> TensorRef<'_> {
         match self {
             Self::Apart(_, output) => output.as_ref(),
             Self::InPlace(both) => both.as_ref(),
+            Self::Read(input) => *input,
         }
     }
 
@@ -39,6 +50,7 @@ impl Pair<'_> {
         match self {
             Self::Apart(input, output) => Pair::Apart(*input, output.reborrow()),
             Self::InPlace(both) => Pair::InPlace(both.reborrow()),
+            Self::Read(input) => Pair::Read(*input),
         }
     }
 
@@ -55,6 +67,7 @@ impl Pair<'_> {
                 writes.push((names[1], output.as_ref()));
             }
             Self::InPlace(both) => writes.push((names[0], both.as_ref())),
+            Self::Read(input) => reads.push((names[0], *input)),
         }
     }
 }
@@ -81,6 +94,24 @@ pub(super) struct ForwardCall<'a> {
 }
 
 impl ForwardCall<'_> {
+    /// For a shorter while.
+    #[cfg(feature = "quant")]
+    pub(super) fn reborrow(&mut self) -> ForwardCall<'_> {
+        ForwardCall {
+            rows: self.rows.reborrow(),
+            residual: self.residual.as_mut().map(Pair::reborrow),
+            rstd: reborrow(&mut self.rstd),
+            mean: reborrow(&mut self.mean),
+            norm: self.norm,
+            shape: self.shape,
+            gate: self.gate,
+            form: self.form,
+            gamma: self.gamma,
+            beta: self.beta,
+            rotary: self.rotary,
+        }
+    }
+
     /// All but the weights, which [`RowShape::weight_form`] checked.
     fn check(&self, check: &Check) -> Result<()> {
         let shape = self.shape;
@@ -109,17 +140,16 @@ impl ForwardCall<'_> {
         Ok(())
     }
 
-    fn check_views(&self, check: &Check, stream: &Stream) -> Result<()> {
-        let (mut reads, mut writes) = (Named::new(), Named::new());
-        self.rows.name(["x", "y"], &mut reads, &mut writes);
+    /// Its views with their names, for messages.
+    fn name<'s>(&'s self, reads: &mut Named<'s>, writes: &mut Named<'s>) {
+        self.rows.name(["x", "y"], reads, writes);
         if let Some(residual) = &self.residual {
-            residual.name(["residual", "stream"], &mut reads, &mut writes);
+            residual.name(["residual", "stream"], reads, writes);
         }
-        read(&mut reads, [("z", self.gate), ("gamma", self.gamma)]);
-        read(&mut reads, [("beta", self.beta)]);
-        read_tables(&mut reads, self.rotary.as_ref());
-        write(&mut writes, [("rstd", &self.rstd), ("mean", &self.mean)]);
-        stream.check_views(check.op, &reads, &writes)
+        read(reads, [("z", self.gate), ("gamma", self.gamma)]);
+        read(reads, [("beta", self.beta)]);
+        read_tables(reads, self.rotary.as_ref());
+        write(writes, [("rstd", &self.rstd), ("mean", &self.mean)]);
     }
 }
 
@@ -310,6 +340,9 @@ pub(super) struct RowOp {
     dgamma: &'static str,
     /// None: the reference runs the calls.
     kernels: Option<NormKernels>,
+    /// How results are quantised, where they are.
+    #[cfg(feature = "quant")]
+    pub(super) quantize: Option<Quantize>,
 }
 
 impl RowOp {
@@ -323,7 +356,27 @@ impl RowOp {
             stream: stream.clone(),
             dgamma,
             kernels,
+            #[cfg(feature = "quant")]
+            quantize: None,
         })
+    }
+
+    /// Quantising its results so, where it is asked to; with the kernels for it.
+    #[cfg(feature = "quant")]
+    pub(super) fn quantized(
+        mut self,
+        op: &'static str,
+        kind: NormKind,
+        quantize: Option<Quantize>,
+    ) -> Result<Self> {
+        if let Some(quantize) = &quantize {
+            quantized::validate(op, quantize)?;
+            if let Some(kernels) = &mut self.kernels {
+                kernels.load_quantized(&self.stream, kind)?;
+            }
+        }
+        self.quantize = quantize;
+        Ok(self)
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -336,11 +389,36 @@ impl RowOp {
 
     pub(super) fn forward(&self, check: &Check, call: ForwardCall<'_>) -> Result<()> {
         call.check(check)?;
-        call.check_views(check, &self.stream)?;
+        let (mut reads, mut writes) = (Named::new(), Named::new());
+        call.name(&mut reads, &mut writes);
+        self.stream.check_views(check.op, &reads, &writes)?;
         match &self.kernels {
             Some(kernels) => kernels.forward(&self.stream, call),
             None => {
                 self.stream.raise(host::rows::forward(call)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// A forward whose rows are read alone, its results into a store.
+    #[cfg(feature = "quant")]
+    pub(super) fn forward_quantized<'a>(
+        &self,
+        check: &Check,
+        call: ForwardCall<'a>,
+        store: Store<'a>,
+    ) -> Result<()> {
+        call.check(check)?;
+        let (mut reads, mut writes) = (Named::new(), Named::new());
+        call.name(&mut reads, &mut writes);
+        store.name(&mut reads, &mut writes);
+        self.stream.check_views(check.op, &reads, &writes)?;
+        match &self.kernels {
+            Some(kernels) => kernels.forward_quantized(&self.stream, call, store),
+            None => {
+                let status = host::rows::forward_quantized(&self.stream, call, store)?;
+                self.stream.raise(status);
                 Ok(())
             }
         }

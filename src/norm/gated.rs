@@ -6,6 +6,8 @@ use super::check::workspace_bytes;
 use super::result::{GatedNormGradients, NormResult, WeightBuffers, like};
 use super::{NormKind, NormOptions};
 use crate::check::reborrow;
+#[cfg(feature = "quant")]
+use crate::quant::Quantize;
 use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
@@ -34,13 +36,28 @@ use crate::{Result, Stream, TensorMut, TensorRef};
 #[derive(Clone, Copy, Debug)]
 pub struct GatedNorm {
     options: NormOptions,
+    #[cfg(feature = "quant")]
+    quantize: Option<Quantize>,
 }
 
 impl GatedNorm {
     /// Of these options.
     #[must_use]
     pub fn new(options: NormOptions) -> Self {
-        Self { options }
+        Self {
+            options,
+            #[cfg(feature = "quant")]
+            quantize: None,
+        }
+    }
+
+    /// How [`forward_quantized`](PreparedGatedNorm::forward_quantized) quantises y, as
+    /// [`Norm::quantized`](super::Norm::quantized) says.
+    #[cfg(feature = "quant")]
+    #[must_use]
+    pub fn quantized(mut self, quantize: Quantize) -> Self {
+        self.quantize = Some(quantize);
+        self
     }
 
     /// The options of the normalization.
@@ -56,9 +73,12 @@ impl GatedNorm {
     /// [`Error::Unsupported`](crate::Error::Unsupported) on a device that has no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedGatedNorm> {
         self.options.validate()?;
+        let rows = RowOp::prepare(stream, self.options.kind, "dgamma")?;
+        #[cfg(feature = "quant")]
+        let rows = rows.quantized("GatedNorm::quantized", self.options.kind, self.quantize)?;
         Ok(PreparedGatedNorm {
             options: self.options,
-            rows: RowOp::prepare(stream, self.options.kind, "dgamma")?,
+            rows,
         })
     }
 }
@@ -71,7 +91,7 @@ impl GatedNorm {
 #[derive(Debug)]
 pub struct PreparedGatedNorm {
     options: NormOptions,
-    rows: RowOp,
+    pub(super) rows: RowOp,
 }
 
 impl PreparedGatedNorm {

@@ -7,6 +7,8 @@ use super::check::workspace_bytes;
 use super::result::{HeadNormResult, NormGradients, WeightBuffers, like};
 use super::{HeadNormOptions, Pairing, Rotary};
 use crate::check::{Check, reborrow};
+#[cfg(feature = "quant")]
+use crate::quant::Quantize;
 use crate::rows::{RowShape, WeightForm};
 use crate::{Error, Result, Stream, TensorMut, TensorRef};
 
@@ -44,19 +46,38 @@ use crate::{Error, Result, Stream, TensorMut, TensorRef};
 pub struct HeadNorm {
     options: HeadNormOptions,
     heads: usize,
+    #[cfg(feature = "quant")]
+    quantize: Option<Quantize>,
 }
 
 impl HeadNorm {
     /// Of so many heads.
     #[must_use]
     pub fn new(options: HeadNormOptions, heads: usize) -> Self {
-        Self { options, heads }
+        Self {
+            options,
+            heads,
+            #[cfg(feature = "quant")]
+            quantize: None,
+        }
     }
 
     /// With a rotary embedding of the first `width` elements of each head after the normalization.
     #[must_use]
     pub fn rotary(mut self, pairing: Pairing, width: usize) -> Self {
         self.options = self.options.rotary(pairing, width);
+        self
+    }
+
+    /// How [`forward_quantized`](PreparedHeadNorm::forward_quantized) quantises y, as
+    /// [`Norm::quantized`](super::Norm::quantized) says.
+    ///
+    /// y is `[tokens, heads * head_dim]`, whose blocks must divide a head; `fp8-row`, whose scales
+    /// are of all heads of a token, takes one head alone.
+    #[cfg(feature = "quant")]
+    #[must_use]
+    pub fn quantized(mut self, quantize: Quantize) -> Self {
+        self.quantize = Some(quantize);
         self
     }
 
@@ -83,14 +104,14 @@ impl HeadNorm {
         if self.heads == 0 {
             return Err(Error::argument("HeadNorm", "heads", "at least 1", "0"));
         }
+        let kind = self.options.norm.map_or(NormKind::Rms, |norm| norm.kind);
+        let rows = RowOp::prepare(stream, kind, "dgamma")?;
+        #[cfg(feature = "quant")]
+        let rows = rows.quantized("HeadNorm::quantized", kind, self.quantize)?;
         Ok(PreparedHeadNorm {
             options: self.options,
             heads: self.heads,
-            rows: RowOp::prepare(
-                stream,
-                self.options.norm.map_or(NormKind::Rms, |norm| norm.kind),
-                "dgamma",
-            )?,
+            rows,
         })
     }
 }
@@ -115,7 +136,7 @@ impl HeadNorm {
 pub struct PreparedHeadNorm {
     options: HeadNormOptions,
     heads: usize,
-    rows: RowOp,
+    pub(super) rows: RowOp,
 }
 
 /// What a backward needs of its forward: x, the weights, what was saved, the tables.
@@ -262,7 +283,7 @@ impl PreparedHeadNorm {
         self.run_backward("HeadNorm::backward_in_place", forward, gradient, outputs)
     }
 
-    fn shape(
+    pub(super) fn shape(
         &self,
         check: &Check,
         argument: &'static str,
@@ -273,7 +294,7 @@ impl PreparedHeadNorm {
         Ok(shape)
     }
 
-    fn weight_form(
+    pub(super) fn weight_form(
         &self,
         check: &Check,
         shape: RowShape,
@@ -288,7 +309,7 @@ impl PreparedHeadNorm {
     }
 
     /// The rotary embedding with its tables, both or neither.
-    fn tables<'a>(
+    pub(super) fn tables<'a>(
         &self,
         check: &Check,
         tables: Option<&RotaryTables<'a>>,

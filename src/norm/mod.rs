@@ -90,6 +90,8 @@ mod host;
 mod kernels;
 mod options;
 mod params;
+#[cfg(feature = "quant")]
+mod quantized;
 mod result;
 mod rows;
 mod sdd;
@@ -105,6 +107,8 @@ pub use gated::{GatedNorm, PreparedGatedNorm};
 pub use head_norm::{HeadNorm, PreparedHeadNorm};
 pub use heads::{HeadNormOptions, Pairing, Rotary};
 pub use options::{NormKind, NormOptions, SDD_EPS, SpectralNormOptions};
+#[cfg(feature = "quant")]
+pub use quantized::NormQuantized;
 pub use result::{GatedNormGradients, HeadNormResult, NormGradients, NormResult, SddGradients};
 pub use rows::{Norm, PreparedNorm};
 pub use sdd::{PreparedSdd, Sdd};

@@ -71,6 +71,18 @@ pub(super) struct NormForwardParams {
     pub(super) unused: u32,
 }
 
+/// `NormForwardQuantizedParams` of kernels/norm/forward_quantized.cuh.
+#[cfg(feature = "quant")]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct NormForwardQuantizedParams {
+    pub(super) norm: NormForwardParams,
+    pub(super) y: crate::rows::QuantizedRows,
+}
+
+#[cfg(feature = "quant")]
+const _: () = assert!(size_of::<NormForwardQuantizedParams>() == 408);
+
 /// `NormBackwardParams`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]

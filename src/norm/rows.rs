@@ -6,6 +6,8 @@ use super::check::workspace_bytes;
 use super::result::{NormGradients, NormResult, WeightBuffers, like};
 use super::{NormKind, NormOptions};
 use crate::check::reborrow;
+#[cfg(feature = "quant")]
+use crate::quant::Quantize;
 use crate::rows::{RowShape, WeightForm};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
@@ -51,13 +53,19 @@ use crate::{Result, Stream, TensorMut, TensorRef};
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     options: NormOptions,
+    #[cfg(feature = "quant")]
+    quantize: Option<Quantize>,
 }
 
 impl Norm {
     /// Of these options.
     #[must_use]
     pub fn new(options: NormOptions) -> Self {
-        Self { options }
+        Self {
+            options,
+            #[cfg(feature = "quant")]
+            quantize: None,
+        }
     }
 
     /// `RmsNorm` with eps 1e-6.
@@ -86,6 +94,20 @@ impl Norm {
         self
     }
 
+    /// How [`forward_quantized`](PreparedNorm::forward_quantized) quantises y: along its rows, in one
+    /// pass with the normalization. The other forms are as without.
+    ///
+    /// One pass has row-wise outputs without a rotation, in `fp8-row`, `fp8-1x128`, `mxfp8` and
+    /// `mxfp4`, and under a given tensor scale ([`Scaling::Given`](crate::quant::Scaling::Given)) in
+    /// `fp8-tensor` and `nvfp4`. The rest `prepare` refuses: what needs more than a row at a time is
+    /// [`Quantize`]'s.
+    #[cfg(feature = "quant")]
+    #[must_use]
+    pub fn quantized(mut self, quantize: Quantize) -> Self {
+        self.quantize = Some(quantize);
+        self
+    }
+
     /// The options.
     #[must_use]
     pub fn options(&self) -> &NormOptions {
@@ -96,12 +118,16 @@ impl Norm {
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for an option outside its range,
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a device that has no kernels for it.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) on a device that has no kernels for it, and
+    /// for a quantisation that one pass over the rows cannot make.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedNorm> {
         self.options.validate()?;
+        let rows = RowOp::prepare(stream, self.options.kind, "dgamma")?;
+        #[cfg(feature = "quant")]
+        let rows = rows.quantized("Norm::quantized", self.options.kind, self.quantize)?;
         Ok(PreparedNorm {
             options: self.options,
-            rows: RowOp::prepare(stream, self.options.kind, "dgamma")?,
+            rows,
         })
     }
 }
@@ -125,7 +151,7 @@ impl From<NormOptions> for Norm {
 #[derive(Debug)]
 pub struct PreparedNorm {
     options: NormOptions,
-    rows: RowOp,
+    pub(super) rows: RowOp,
 }
 
 impl PreparedNorm {

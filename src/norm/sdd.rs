@@ -7,11 +7,13 @@ use super::check::workspace_bytes;
 use super::result::{NormResult, SddGradients, like};
 use super::{NormOptions, SDD_EPS};
 use crate::check::{Check, reborrow};
+#[cfg(feature = "quant")]
+use crate::quant::Quantize;
 use crate::rows::{RowShape, WeightForm};
 use crate::{DType, Result, Stream, TensorMut, TensorRef};
 
 /// alpha may be one number or one for each feature.
-const FORMS: [WeightForm; 2] = [WeightForm::One, WeightForm::Row];
+pub(super) const FORMS: [WeightForm; 2] = [WeightForm::One, WeightForm::Row];
 
 /// Scale-Distribution Decoupling (arXiv 2502.15499): the output features x = W u of a linear layer are
 /// normalized, and a learned alpha has the scale. To be prepared for a stream.
@@ -40,13 +42,25 @@ const FORMS: [WeightForm; 2] = [WeightForm::One, WeightForm::Row];
 /// # Ok::<(), evenkeel::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sdd;
+pub struct Sdd {
+    #[cfg(feature = "quant")]
+    quantize: Option<Quantize>,
+}
 
 impl Sdd {
     /// It has no options: its authors chose eps.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// How [`forward_quantized`](PreparedSdd::forward_quantized) quantises y, as
+    /// [`Norm::quantized`](super::Norm::quantized) says.
+    #[cfg(feature = "quant")]
+    #[must_use]
+    pub fn quantized(mut self, quantize: Quantize) -> Self {
+        self.quantize = Some(quantize);
+        self
     }
 
     /// Loads the kernels.
@@ -54,9 +68,10 @@ impl Sdd {
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on a device that has no kernels for it.
     pub fn prepare(&self, stream: &Stream) -> Result<PreparedSdd> {
-        Ok(PreparedSdd {
-            rows: RowOp::prepare(stream, NormKind::Rms, "dalpha")?,
-        })
+        let rows = RowOp::prepare(stream, NormKind::Rms, "dalpha")?;
+        #[cfg(feature = "quant")]
+        let rows = rows.quantized("Sdd::quantized", NormKind::Rms, self.quantize)?;
+        Ok(PreparedSdd { rows })
     }
 }
 
@@ -66,7 +81,7 @@ impl Sdd {
 /// stride, each bf16, f16 or f32 on its own, as is alpha. The statistic is rstd, f32.
 #[derive(Debug)]
 pub struct PreparedSdd {
-    rows: RowOp,
+    pub(super) rows: RowOp,
 }
 
 impl PreparedSdd {
@@ -237,7 +252,7 @@ impl PreparedSdd {
     }
 }
 
-fn options() -> NormOptions {
+pub(super) fn options() -> NormOptions {
     NormOptions::rms().eps(SDD_EPS)
 }
 

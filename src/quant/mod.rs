@@ -133,3 +133,8 @@ pub use options::{Hadamard, OutputOptions, QuantizeOptions, Rounding, ScaleRound
 pub use quantize::{PreparedQuantize, Quantize};
 pub use result::{Quantized, QuantizedRef, QuantizedTensor};
 pub use straight_through::{Estimator, PreparedStraightThrough, StraightThrough};
+
+// Of operations that compute values and quantise them in one pass.
+pub(crate) use call::{OutputStore, Store};
+pub(crate) use form::QuantShape;
+pub(crate) use host::store as store_on_host;

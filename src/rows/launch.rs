@@ -356,7 +356,7 @@ impl Available<'_> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alignment {
     wide: bool,
-    /// Addresses in bytes and strides in elements of the rows' tensors, with the element's size.
+    /// Addresses in bytes and strides in elements of the rows' tensors, with the element's bits.
     rows: Vec<(u64, [usize; 2], usize)>,
     /// Addresses and sizes of the elements of vectors of columns.
     vectors: Vec<(u64, usize)>,
@@ -371,8 +371,11 @@ impl Alignment {
             if shape.tokens > 1 { token } else { 0 },
             if shape.heads > 1 { head } else { 0 },
         ];
-        self.rows
-            .push((view.address(), strides, view.dtype().size()));
+        self.add_bits(view.address(), strides, 8 * view.dtype().size());
+    }
+
+    pub(super) fn add_bits(&mut self, address: u64, strides: [usize; 2], bits: usize) {
+        self.rows.push((address, strides, bits));
     }
 
     pub(crate) fn add_vector(&mut self, view: &TensorRef<'_>) {
@@ -387,8 +390,8 @@ impl Alignment {
         let chunk = layout.chunk;
         (chunk == 4 || !self.wide)
             && columns.is_multiple_of(chunk)
-            && self.rows.iter().all(|(address, strides, size)| {
-                address.is_multiple_of((chunk * size) as u64)
+            && self.rows.iter().all(|(address, strides, bits)| {
+                address.is_multiple_of((chunk * bits / 8) as u64)
                     && strides.iter().all(|stride| stride.is_multiple_of(chunk))
             })
             && self

@@ -36,13 +36,19 @@ pub(crate) struct RowTensor {
 
 impl RowTensor {
     pub(crate) fn new(view: &TensorRef<'_>, shape: RowShape) -> Self {
-        let [token_stride, head_stride] = shape.strides(view);
         Self {
-            data: view.address(),
+            float_type: float_type(view.dtype()),
+            ..Self::at(view.address(), shape.strides(view))
+        }
+    }
+
+    /// Elements from a token to the next and from a head to the next.
+    pub(super) fn at(data: u64, [token_stride, head_stride]: [usize; 2]) -> Self {
+        Self {
+            data,
             token_stride: token_stride as i64,
             head_stride: head_stride as i64,
-            float_type: float_type(view.dtype()),
-            unused: 0,
+            ..Self::default()
         }
     }
 

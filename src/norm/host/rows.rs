@@ -4,12 +4,16 @@ use crate::host::{fill, floats, floats_mut, indices};
 use crate::norm::arguments;
 use crate::norm::call::{BackwardCall, ForwardCall, Pair};
 use crate::norm::{HeadNormOptions, Rotary};
+#[cfg(feature = "quant")]
+use crate::quant::{Store, store_on_host};
 use crate::reference::norm::heads::RotaryTables;
 use crate::reference::norm::rows::{self, Incoming, Outgoing, Residual};
 use crate::reference::norm::{Forward, WeightGradients, Weights, gated, heads, sdd};
 use crate::reference::{FloatRows, FloatRowsMut, FloatsMut};
 use crate::rows::{RowShape, WeightForm};
-use crate::{Result, Status, TensorMut, TensorRef};
+#[cfg(feature = "quant")]
+use crate::{DType, Stream};
+use crate::{Error, Result, Status, TensorMut, TensorRef};
 
 /// Runs a checked forward. Gives what was found wrong with the data.
 pub(in crate::norm) fn forward(call: ForwardCall<'_>) -> Result<Status> {
@@ -53,6 +57,25 @@ pub(in crate::norm) fn forward(call: ForwardCall<'_>) -> Result<Status> {
     };
     store(&forward, rstd, mean)?;
     Ok(forward.status)
+}
+
+/// Runs a checked forward, and quantises its rows, which are rounded to f32 first.
+#[cfg(feature = "quant")]
+pub(in crate::norm) fn forward_quantized(
+    stream: &Stream,
+    mut call: ForwardCall<'_>,
+    store: Store<'_>,
+) -> Result<Status> {
+    let shape = call.shape;
+    let mut y = stream.uninitialised(DType::F32, &[shape.rows(), shape.columns])?;
+    let mut call = call.reborrow();
+    let x = match call.rows {
+        Pair::Read(x) | Pair::Apart(x, _) => x,
+        Pair::InPlace(_) => return Err(missing_output()),
+    };
+    call.rows = Pair::Apart(x, y.view_mut());
+    let status = forward(call)?;
+    Ok(status | store_on_host(y.view().host_slice()?, store)?)
 }
 
 /// Runs a checked backward. Gives what was found wrong with the data.
@@ -142,6 +165,8 @@ pub(super) fn open<'p>(
 ) -> Result<(FloatRows<'p>, FloatRowsMut<'p>)> {
     match pair {
         Pair::Apart(input, output) => Ok((of(shape, input)?, of_mut(shape, output)?)),
+        // Results that go elsewhere have no rows of their own to be written.
+        Pair::Read(_) => Err(missing_output()),
         Pair::InPlace(both) => {
             *copy = floats(&both.as_ref())?.to_f64();
             let strides = shape.strides(&both.as_ref());
@@ -149,6 +174,10 @@ pub(super) fn open<'p>(
             Ok((copy, of_mut(shape, both)?))
         }
     }
+}
+
+fn missing_output() -> Error {
+    Error::argument("norm", "y", "rows to write", "none")
 }
 
 pub(super) fn weights<'a>(

@@ -3,6 +3,8 @@
 mod backward;
 mod columns;
 mod dyt;
+#[cfg(feature = "quant")]
+mod quantized;
 mod rows;
 mod softmax;
 mod softmax_params;

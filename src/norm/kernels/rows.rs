@@ -23,6 +23,14 @@ pub(super) enum Extra {
 impl Extra {
     pub(super) const ALL: [Self; 3] = [Self::None, Self::Rotary, Self::Gate];
 
+    pub(super) fn of(call: &ForwardCall<'_>) -> Self {
+        match (&call.rotary, &call.gate) {
+            (Some(_), _) => Self::Rotary,
+            (None, Some(_)) => Self::Gate,
+            (None, None) => Self::None,
+        }
+    }
+
     /// In a kernel's name.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -64,6 +72,9 @@ pub(in crate::norm) struct NormKernels {
     pub(super) forward: [RowKernels; 3],
     pub(super) backward: [RowKernels; 3],
     pub(super) columns: ColumnKernels,
+    /// Of quantised results, where they were asked for.
+    #[cfg(feature = "quant")]
+    pub(super) quantized: Option<super::quantized::QuantizedKernels>,
 }
 
 impl NormKernels {
@@ -91,6 +102,8 @@ impl NormKernels {
             forward: [forward(plain)?, forward(rotary)?, forward(gate)?],
             backward: [backward(plain)?, backward(rotary)?, backward(gate)?],
             columns: ColumnKernels::load(stream)?,
+            #[cfg(feature = "quant")]
+            quantized: None,
         })
     }
 
@@ -99,11 +112,7 @@ impl NormKernels {
         if shape.rows() == 0 {
             return Ok(());
         }
-        let extra = match (&call.rotary, &call.gate) {
-            (Some(_), _) => Extra::Rotary,
-            (None, Some(_)) => Extra::Gate,
-            (None, None) => Extra::None,
-        };
+        let extra = Extra::of(&call);
         let alignment = forward_alignment(&call);
         let shared = |launch: &RowLaunch| match extra {
             Extra::Rotary => rotary_bytes(launch, shape.columns),
@@ -119,7 +128,7 @@ pub(super) fn rotary_bytes(launch: &RowLaunch, columns: usize) -> usize {
     launch.teams * columns.next_multiple_of(4) * 4
 }
 
-fn forward_alignment(call: &ForwardCall<'_>) -> Alignment {
+pub(super) fn forward_alignment(call: &ForwardCall<'_>) -> Alignment {
     let mut alignment = Alignment::default();
     let pairs = [Some(&call.rows), call.residual.as_ref()];
     for pair in pairs.into_iter().flatten() {
@@ -136,6 +145,22 @@ fn forward_alignment(call: &ForwardCall<'_>) -> Alignment {
 }
 
 fn launch_forward(stream: &Stream, plan: &Plan<'_>, call: ForwardCall<'_>) -> Result<()> {
+    let (mut reads, mut writes) = (Vec::new(), Vec::new());
+    let params = forward_params(stream, plan, call, &mut reads, &mut writes);
+    // SAFETY: the parameters are the kernel's, made of these views alone, whose shapes call.rs found to
+    // fit: it reads and writes the columns of the rows, one value a row of the statistics, the weights
+    // within their forms, and of the tables the rows of positions below their count.
+    unsafe { stream.launch(plan.kernel, plan.config, &params, &reads, &mut writes) }
+}
+
+/// The parameters of a launch, with the views that they are made of.
+pub(super) fn forward_params<'a>(
+    stream: &Stream,
+    plan: &Plan<'_>,
+    call: ForwardCall<'a>,
+    reads: &mut Vec<TensorRef<'a>>,
+    writes: &mut Vec<TensorMut<'a>>,
+) -> NormForwardParams {
     let ForwardCall {
         norm,
         shape,
@@ -160,8 +185,7 @@ fn launch_forward(stream: &Stream, plan: &Plan<'_>, call: ForwardCall<'_>) -> Re
         normalize: u32::from(norm.is_some()),
         ..NormForwardParams::default()
     };
-    let mut reads: Vec<TensorRef<'_>> = [gamma, beta, gate].into_iter().flatten().collect();
-    let mut writes = Vec::new();
+    reads.extend([gamma, beta, gate].into_iter().flatten());
     (params.x, params.y) = tensors(&rows, shape);
     (params.beside, params.stream) = match (&residual, &gate) {
         (Some(residual), _) => tensors(residual, shape),
@@ -176,7 +200,7 @@ fn launch_forward(stream: &Stream, plan: &Plan<'_>, call: ForwardCall<'_>) -> Re
         reads.extend(tables.positions);
     }
     for pair in [Some(rows), residual].into_iter().flatten() {
-        touch(pair, &mut reads, &mut writes);
+        touch(pair, reads, writes);
     }
     for (slot, statistic) in [(&mut params.rstd, rstd), (&mut params.mean, mean)] {
         if let Some(statistic) = statistic {
@@ -184,10 +208,7 @@ fn launch_forward(stream: &Stream, plan: &Plan<'_>, call: ForwardCall<'_>) -> Re
             writes.push(statistic);
         }
     }
-    // SAFETY: the parameters are the kernel's, made of these views alone, whose shapes call.rs found to
-    // fit: it reads and writes the columns of the rows, one value a row of the statistics, the weights
-    // within their forms, and of the tables the rows of positions below their count.
-    unsafe { stream.launch(plan.kernel, plan.config, &params, &reads, &mut writes) }
+    params
 }
 
 /// What is read and what is written, for the parameters.
@@ -210,6 +231,7 @@ pub(super) fn touch<'a>(
             writes.push(output);
         }
         Pair::InPlace(both) => writes.push(both),
+        Pair::Read(input) => reads.push(input),
     }
 }
 

@@ -4,6 +4,8 @@
 mod gated;
 mod heads;
 mod norm;
+#[cfg(feature = "quant")]
+mod quantized;
 mod sdd;
 mod wrong;
 
