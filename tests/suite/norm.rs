@@ -80,6 +80,13 @@ properties!(
     tev_same_bits,
     tev_traffic,
     tev_on_other_architectures,
+    quantised_norms,
+    quantised_widths,
+    quantised_alignments,
+    quantised_extremes,
+    quantised_same_bits,
+    quantised_traffic,
+    quantised_on_other_architectures,
 );
 
 /// A golden case of a normalization as a problem: its data, and the call whose results the file has.

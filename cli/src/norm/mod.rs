@@ -6,6 +6,7 @@ pub mod dyt;
 pub mod operation;
 pub mod pass;
 pub mod placed;
+pub mod quantized;
 pub mod rows;
 #[cfg(test)]
 mod single;

@@ -208,6 +208,14 @@ impl Problem {
         }
     }
 
+    /// The same of other values, whatever the case draws.
+    #[must_use]
+    pub fn with_values(&self, values: &[f64]) -> Self {
+        let mut problem = self.clone();
+        problem.values = values.iter().map(|&x| x as f32).collect();
+        problem
+    }
+
     /// How many scales a tensor has that has one for each group.
     #[must_use]
     pub fn tensor_scales(&self) -> usize {

@@ -15,7 +15,7 @@ use crate::memory::{download, upload_integers, view_of};
 use crate::norm::placed::status_of;
 
 /// The memory of one output.
-struct Memory {
+pub(crate) struct Memory {
     places: Places,
     data: Buffer,
     scales: Option<Buffer>,
@@ -23,7 +23,7 @@ struct Memory {
 }
 
 /// What one output is asked for, and what it is given.
-struct Asked {
+pub(crate) struct Asked {
     places: Places,
     given: Option<Buffer>,
     amax: Option<Buffer>,
@@ -31,7 +31,7 @@ struct Asked {
 }
 
 impl Memory {
-    fn new(stream: &Stream, problem: &Problem, wanted: &Wanted) -> Result<Self> {
+    pub(crate) fn new(stream: &Stream, problem: &Problem, wanted: &Wanted) -> Result<Self> {
         let places = Places::new(problem, wanted);
         let empty = |place: &Option<_>| {
             place
@@ -47,7 +47,7 @@ impl Memory {
         })
     }
 
-    fn views(&mut self) -> Result<QuantizedMut<'_>> {
+    pub(crate) fn views(&mut self) -> Result<QuantizedMut<'_>> {
         let mut views = QuantizedMut::new(self.places.data.view_mut(&mut self.data)?);
         if let (Some(place), Some(memory)) = (&self.places.scales, &mut self.scales) {
             views = views.scales(place.view_mut(memory)?);
@@ -58,7 +58,7 @@ impl Memory {
         Ok(views)
     }
 
-    fn take(&self, asked: &Asked) -> Result<Stored> {
+    pub(crate) fn take(&self, asked: &Asked) -> Result<Stored> {
         let taken = |place: &Option<_>, memory: &Option<Buffer>| match (place, memory) {
             (Some(place), Some(memory)) => Bits::take(place, memory).map(Some),
             _ => Ok(None),
@@ -74,7 +74,7 @@ impl Memory {
 }
 
 impl Asked {
-    fn new(stream: &Stream, problem: &Problem, wanted: &Wanted) -> Result<Self> {
+    pub(crate) fn new(stream: &Stream, problem: &Problem, wanted: &Wanted) -> Result<Self> {
         let places = Places::new(problem, wanted);
         let floats = |values: &Option<Vec<f32>>| {
             let upload = |values: &Vec<f32>| Bits::memory(stream, &places.amax, &of_f32(values));
@@ -92,7 +92,7 @@ impl Asked {
         })
     }
 
-    fn arguments(&mut self) -> Result<OutputArguments<'_>> {
+    pub(crate) fn arguments(&mut self) -> Result<OutputArguments<'_>> {
         let mut arguments = OutputArguments::default();
         if let Some(given) = &self.given {
             arguments = arguments.tensor_scale(self.places.amax.view(given)?);
@@ -231,6 +231,11 @@ fn allocated(outputs: &Quantized, wanted: &Wanted, asked: &Asked) -> Result<Stor
         Direction::RowWise => outputs.rowwise.as_ref(),
         Direction::Transposed => outputs.transposed.as_ref(),
     };
+    allocated_tensor(tensor, asked)
+}
+
+/// The same, of the output itself.
+pub(crate) fn allocated_tensor(tensor: Option<&QuantizedTensor>, asked: &Asked) -> Result<Stored> {
     let whole = |buffer: Option<&Buffer>| buffer.map(Bits::whole).transpose();
     let data = whole(tensor.map(|tensor| &tensor.data))?;
     Ok(Stored {

@@ -417,7 +417,7 @@ fn a_residual_is_added_and_the_backward_is_the_plain_one() {
         let options = QuantizeOptions::new(Format::MxFp8(Fp8::E4m3));
         let output = OutputOptions::new();
         let expected = quantize(&options, &output, Direction::RowWise, y, &Call::default());
-        assert_same(&low.y, &expected.unwrap(), device.name());
+        assert_same(&low.y, &expected.unwrap(), &device.name());
         let saved = low.saved().unwrap();
         let sum = sum.unwrap().view();
         let backward = op.backward(sum, &none, &saved, dy.view(), None).unwrap();

@@ -5,6 +5,7 @@ mod chunk;
 mod delayed;
 mod gauss;
 mod quantize;
+mod rows;
 mod straight_through;
 
 use super::call::DequantizeCall;

@@ -1,10 +1,11 @@
 //! Quantisation on a device: which kernels are loaded, and what they are launched with.
 
+use super::rows::RowsKernels;
 use crate::device::launch::Kernel;
 use crate::quant::call::{OutputStore, QuantizeCall, Store};
 use crate::quant::launch::{TilePlan, is_wide, takes_rows};
 use crate::quant::params::{AmaxParams, DenseInput, QuantizeOutputs, QuantizeParams};
-use crate::quant::{Quantize, Rounding};
+use crate::quant::{Format, Quantize, Rounding};
 use crate::{Result, Stream, TensorMut, TensorRef};
 
 const AMAX: &str = "quant_amax";
@@ -35,6 +36,8 @@ pub(in crate::quant) struct QuantizeKernels {
     quantize: Widths,
     amax: Widths,
     clear: ClearKernels,
+    /// Of formats with a scale a row.
+    rows: Option<RowsKernels>,
 }
 
 impl QuantizeKernels {
@@ -50,18 +53,19 @@ impl QuantizeKernels {
             quantize: Widths::load(stream, module, &stem)?,
             amax: Widths::load(stream, AMAX, AMAX)?,
             clear: ClearKernels::load(stream)?,
+            rows: matches!(options.format, Format::Fp8Row(_))
+                .then(|| RowsKernels::load(stream))
+                .transpose()?,
         })
     }
 
     pub(in crate::quant) fn quantize(&self, stream: &Stream, call: QuantizeCall<'_>) -> Result<()> {
-        let QuantizeCall { x, mut store } = call;
-        if takes_rows(&store.quantize, store.shape) {
-            return Err(crate::Error::unsupported(
-                "Quantize::quantize",
-                "fp8-row along rows on this device",
-                "use Device::cpu()",
-            ));
+        if let Some(rows) = &self.rows
+            && takes_rows(&call.store.quantize, call.store.shape)
+        {
+            return rows.quantize(stream, call);
         }
+        let QuantizeCall { x, mut store } = call;
         let plan = TilePlan::new(stream, &store);
         let input = DenseInput::new(&x);
         let wide = is_wide(x.dtype(), &plan);

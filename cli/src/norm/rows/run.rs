@@ -6,6 +6,7 @@ use evenkeel::norm::{
     GatedNorm, HeadNorm, HeadNormOptions, Norm, NormOptions, NormResult, PreparedGatedNorm,
     PreparedHeadNorm, PreparedNorm, PreparedSdd, RotaryTables, Sdd, Statistics, Weights,
 };
+use evenkeel::quant::Quantize;
 use evenkeel::{
     Buffer, DType, Device, DeviceKind, Error, Result, Status, Stream, TensorMut, TensorRef,
 };
@@ -91,7 +92,7 @@ pub fn run_on(stream: &Stream, problem: &Problem) -> Result<Outcome> {
 }
 
 /// The operation of a problem, prepared.
-pub(super) enum Op {
+pub(in crate::norm) enum Op {
     Norm(PreparedNorm),
     Heads(PreparedHeadNorm),
     Gated(PreparedGatedNorm),
@@ -100,16 +101,35 @@ pub(super) enum Op {
 
 impl Op {
     fn prepare(stream: &Stream, problem: &Problem) -> Result<Self> {
+        Self::quantized(stream, problem, None)
+    }
+
+    /// With results that are quantised so.
+    pub(in crate::norm) fn quantized(
+        stream: &Stream,
+        problem: &Problem,
+        quantize: Option<Quantize>,
+    ) -> Result<Self> {
         let norm = problem.norm.unwrap_or(NormOptions::rms());
         Ok(match problem.operation {
             Operation::HeadNorm => {
                 let mut options = HeadNormOptions::default();
                 (options.norm, options.rotary) = (problem.norm, problem.rotary);
-                Self::Heads(HeadNorm::new(options, problem.shape.heads).prepare(stream)?)
+                let op = HeadNorm::new(options, problem.shape.heads);
+                Self::Heads(quantize.map_or(op, |q| op.quantized(q)).prepare(stream)?)
             }
-            Operation::GatedNorm => Self::Gated(GatedNorm::new(norm).prepare(stream)?),
-            Operation::Sdd => Self::Sdd(Sdd::new().prepare(stream)?),
-            _ => Self::Norm(Norm::new(norm).prepare(stream)?),
+            Operation::GatedNorm => {
+                let op = GatedNorm::new(norm);
+                Self::Gated(quantize.map_or(op, |q| op.quantized(q)).prepare(stream)?)
+            }
+            Operation::Sdd => {
+                let op = Sdd::new();
+                Self::Sdd(quantize.map_or(op, |q| op.quantized(q)).prepare(stream)?)
+            }
+            _ => {
+                let op = Norm::new(norm);
+                Self::Norm(quantize.map_or(op, |q| op.quantized(q)).prepare(stream)?)
+            }
         })
     }
 
@@ -125,16 +145,16 @@ impl Op {
 }
 
 /// What calls read beside their rows.
-pub(super) struct Data {
+pub(in crate::norm) struct Data {
     gamma: Option<Buffer>,
     beta: Option<Buffer>,
     tables: Option<[Buffer; 2]>,
     positions: Option<Buffer>,
-    pub(super) z: Option<Slot>,
+    pub(in crate::norm) z: Option<Slot>,
 }
 
 impl Data {
-    fn new(stream: &Stream, problem: &Problem) -> Result<Self> {
+    pub(in crate::norm) fn new(stream: &Stream, problem: &Problem) -> Result<Self> {
         let shape = problem.shape;
         let weight = |weight: &Option<Vector>| -> Result<Option<Buffer>> {
             let Some(Vector { dtype, values }) = weight else {
@@ -178,14 +198,14 @@ impl Data {
         })
     }
 
-    pub(super) fn weights(&self) -> Weights<'_> {
+    pub(in crate::norm) fn weights(&self) -> Weights<'_> {
         Weights {
             gamma: view_of(self.gamma.as_ref()),
             beta: view_of(self.beta.as_ref()),
         }
     }
 
-    pub(super) fn tables(&self) -> Option<RotaryTables<'_>> {
+    pub(in crate::norm) fn tables(&self) -> Option<RotaryTables<'_>> {
         let [cos, sin] = self.tables.as_ref()?;
         let tables = RotaryTables::new(cos.view(), sin.view());
         Some(match &self.positions {
@@ -194,7 +214,7 @@ impl Data {
         })
     }
 
-    pub(super) fn alpha(&self) -> Result<TensorRef<'_>> {
+    pub(in crate::norm) fn alpha(&self) -> Result<TensorRef<'_>> {
         self.gamma
             .as_ref()
             .map(Buffer::view)
@@ -203,7 +223,7 @@ impl Data {
 }
 
 /// A problem that was not made by a case, and is not whole.
-pub(super) fn missing(what: &str) -> Error {
+pub(in crate::norm) fn missing(what: &str) -> Error {
     Error::Unsupported {
         op: "norm::rows::run",
         what: format!("a problem without {what}"),
@@ -212,7 +232,7 @@ pub(super) fn missing(what: &str) -> Error {
 }
 
 /// A tensor in its memory on a device.
-pub(super) struct Slot {
+pub(in crate::norm) struct Slot {
     place: Place,
     buffer: Buffer,
     around: f64,
@@ -220,7 +240,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// To be written: [`UNTOUCHED`] everywhere.
-    pub(super) fn blank(stream: &Stream, place: Place) -> Result<Self> {
+    pub(in crate::norm) fn blank(stream: &Stream, place: Place) -> Result<Self> {
         Ok(Self {
             buffer: place.empty(stream)?,
             place,
@@ -237,25 +257,25 @@ impl Slot {
         })
     }
 
-    pub(super) fn view(&self) -> Result<TensorRef<'_>> {
+    pub(in crate::norm) fn view(&self) -> Result<TensorRef<'_>> {
         self.place.view(&self.buffer)
     }
 
-    pub(super) fn view_mut(&mut self) -> Result<TensorMut<'_>> {
+    pub(in crate::norm) fn view_mut(&mut self) -> Result<TensorMut<'_>> {
         self.place.view_mut(&mut self.buffer)
     }
 
-    pub(super) fn read(&self) -> Result<Written> {
+    pub(in crate::norm) fn read(&self) -> Result<Written> {
         self.place.take(&self.buffer, self.around)
     }
 }
 
-pub(super) fn filled(stream: &Stream, shape: Shape, matrix: &Matrix) -> Result<Slot> {
+pub(in crate::norm) fn filled(stream: &Stream, shape: Shape, matrix: &Matrix) -> Result<Slot> {
     let place = Place::new(matrix.dtype, &shape.dims()).at(matrix.layout);
     Slot::filled(stream, place, &matrix.values)
 }
 
-pub(super) fn blank(
+pub(in crate::norm) fn blank(
     stream: &Stream,
     shape: Shape,
     (dtype, layout): (DType, Layout),
@@ -293,7 +313,7 @@ impl Kept {
     }
 }
 
-fn statistics_of<'a>(
+pub(in crate::norm) fn statistics_of<'a>(
     rstd: &'a mut Option<Slot>,
     mean: &'a mut Option<Slot>,
 ) -> Result<Statistics<'a>> {

@@ -2,6 +2,7 @@
 
 mod dyt;
 mod proofs;
+mod quantized;
 mod rows;
 mod softmax;
 mod spectral;
@@ -85,6 +86,13 @@ properties!(
     tev::tev_same_bits: "the variability has the same bits on every schedule and device size",
     tev::tev_traffic: "the table is read once",
     tev::tev_on_other_architectures: "the variability without large clusters",
+    quantized::quantised_norms: "each normalization in each format, option and type: the bytes of its f32 results, quantised",
+    quantized::quantised_widths: "quantised rows shorter than a block, and longer than registers",
+    quantized::quantised_alignments: "quantised rows at each alignment, with what is asked for beside or not",
+    quantized::quantised_extremes: "quantised rows that saturate, vanish, or are constant",
+    quantized::quantised_same_bits: "quantised rows have the same bits on every schedule and device size",
+    quantized::quantised_traffic: "rows are read once, their bytes and scales written once",
+    quantized::quantised_on_other_architectures: "quantised rows without large clusters",
 );
 
 fn refusals(device: &Device) -> Refusals {
@@ -98,6 +106,7 @@ fn refusals(device: &Device) -> Refusals {
         &mut refusals,
     );
     proofs::refuse(Operation::Tev, device, tev::REFUSED, &mut refusals);
+    proofs::refuse(Operation::Norm, device, quantized::REFUSED, &mut refusals);
     refusals
 }
 
@@ -113,5 +122,6 @@ fn workloads(quick: bool) -> Vec<Workload> {
     add(Operation::Dyt, dyt::workloads);
     add(Operation::SpectralNorm, spectral::workloads);
     add(Operation::Tev, tev::workloads);
+    add(Operation::Norm, quantized::workloads);
     all
 }
