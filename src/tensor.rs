@@ -109,7 +109,7 @@ macro_rules! view {
         /// The same elements under another shape. Rows with padding between them keep their length.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) when the shape has another number of
+        /// [`Error::Argument`] when the shape has another number of
         /// elements, or would break padded rows.
         pub fn reshape(mut self, shape: &[usize]) -> Result<Self> {
             self.layout = self.layout.reshape(shape)?;
@@ -120,7 +120,7 @@ macro_rules! view {
         /// [`E4m3`](crate::E4m3), for one.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) when the type has another size.
+        /// [`Error::Argument`] when the type has another size.
         pub fn reinterpret(mut self, dtype: DType) -> Result<Self> {
             let own = self.layout.dtype;
             if dtype.size() != own.size() {
@@ -138,7 +138,7 @@ macro_rules! view {
         /// A contiguous view's memory as rows that lie `row_stride` elements apart.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) when the view is not contiguous, the rows
+        /// [`Error::Argument`] when the view is not contiguous, the rows
         /// overlap, or they reach beyond the view.
         pub fn strided(mut self, shape: &[usize], row_stride: usize) -> Result<Self> {
             self.layout = self.layout.strided(shape, row_stride)?;
@@ -148,7 +148,7 @@ macro_rules! view {
         /// A range of the first dimension.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) when the range is not within it.
+        /// [`Error::Argument`] when the range is not within it.
         pub fn slice_rows(mut self, range: Range<usize>) -> Result<Self> {
             self.layout = self.layout.slice_rows(range)?;
             Ok(self)
@@ -157,7 +157,7 @@ macro_rules! view {
         /// A range of the last dimension; rows stay where they are.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) when the range is not within it.
+        /// [`Error::Argument`] when the range is not within it.
         pub fn slice_columns(mut self, range: Range<usize>) -> Result<Self> {
             self.layout = self.layout.slice_columns(range)?;
             Ok(self)
@@ -171,7 +171,7 @@ impl<'a> TensorRef<'a> {
     /// A view of a slice, for the CPU device.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when `data` does not have as many elements as
+    /// [`Error::Argument`] when `data` does not have as many elements as
     /// `shape`.
     pub fn from_slice<T: Element>(shape: &[usize], data: &'a [T]) -> Result<TensorRef<'a>> {
         let layout = slice_layout::<T>(shape, data.as_ptr() as u64, data.len())?;
@@ -184,7 +184,7 @@ impl<'a> TensorRef<'a> {
     /// `row_stride` is counted in elements; `None` means that rows follow each other.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for a null or misaligned address, or a stride
+    /// [`Error::Argument`] for a null or misaligned address, or a stride
     /// less than a row.
     ///
     /// # Safety
@@ -227,7 +227,7 @@ impl<'a> TensorRef<'a> {
     /// included.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) on another device, or when `T` is not the view's
+    /// [`Error::Argument`] on another device, or when `T` is not the view's
     /// type.
     pub fn host_slice<T: Element>(&self) -> Result<&'a [T]> {
         const OP: &str = "TensorRef::host_slice";
@@ -250,7 +250,7 @@ impl<'a> TensorMut<'a> {
     /// A view of a slice, for the CPU device.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when `data` does not have as many elements as
+    /// [`Error::Argument`] when `data` does not have as many elements as
     /// `shape`.
     pub fn from_slice<T: Element>(shape: &[usize], data: &'a mut [T]) -> Result<TensorMut<'a>> {
         let layout = slice_layout::<T>(shape, data.as_mut_ptr() as u64, data.len())?;
@@ -263,7 +263,7 @@ impl<'a> TensorMut<'a> {
     /// `row_stride` is counted in elements; `None` means that rows follow each other.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for a null or misaligned address, or a stride
+    /// [`Error::Argument`] for a null or misaligned address, or a stride
     /// less than a row.
     ///
     /// # Safety
@@ -317,7 +317,7 @@ impl<'a> TensorMut<'a> {
     /// included.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) on another device, or when `T` is not the view's
+    /// [`Error::Argument`] on another device, or when `T` is not the view's
     /// type.
     pub fn host_slice_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         const OP: &str = "TensorMut::host_slice_mut";
