@@ -34,6 +34,19 @@ EVENKEEL_DEVICE unsigned char* unit_address(const UnitTensor& tensor, uint32_t r
          element * (tensor.type == FloatType::kF32 ? 4 : 2);
 }
 
+// One element of any type.
+EVENKEEL_DEVICE float load_element(const UnitTensor& tensor, uint64_t row, uint64_t column) {
+  const uint64_t at = row * tensor.stride + column;
+  switch (tensor.type) {
+    case FloatType::kBf16:
+      return to_float(static_cast<const bf16*>(tensor.data)[at]);
+    case FloatType::kF16:
+      return to_float(static_cast<const f16*>(tensor.data)[at]);
+    default:
+      return static_cast<const float*>(tensor.data)[at];
+  }
+}
+
 // The unit at a row and column that are within.
 EVENKEEL_DEVICE RawUnit fetch_unit(const UnitTensor& tensor, uint32_t row, uint32_t column,
                                    uint32_t columns) {

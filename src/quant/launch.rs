@@ -25,12 +25,13 @@ pub(super) fn takes_rows(quantize: &Quantize, shape: QuantShape) -> bool {
 }
 
 /// Words of the amaxes that scales follow from, of the row-wise and the transposed output: what has
-/// to be known of all of the input first.
-fn amax_words(quantize: &Quantize, shape: QuantShape) -> [usize; 2] {
+/// to be known of all of the input first. `by_tiles`: also where kernels over rows might take it.
+fn amax_words(quantize: &Quantize, shape: QuantShape, by_tiles: bool) -> [usize; 2] {
     let options = quantize.options();
     let groups = shape.groups.max(1);
     let current = options.scaling == Scaling::Current && options.format.needs_tensor_amax();
-    let by_row = matches!(options.format, Format::Fp8Row(_)) && !takes_rows(quantize, shape);
+    let tiles = by_tiles || !takes_rows(quantize, shape);
+    let by_row = matches!(options.format, Format::Fp8Row(_)) && tiles;
     let words = |output: Option<OutputOptions>, of_rows: usize| match output {
         Some(_) if current => groups,
         Some(_) if by_row => of_rows,
@@ -46,7 +47,15 @@ fn amax_words(quantize: &Quantize, shape: QuantShape) -> [usize; 2] {
 /// Bytes of scratch that a quantisation needs on a device that launches kernels: an amax of each
 /// output, tensor or group, of each row or of each column, where scales follow from them.
 pub(crate) fn quantize_workspace_bytes(quantize: &Quantize, shape: QuantShape) -> usize {
-    let [rowwise, transposed] = amax_words(quantize, shape);
+    bytes_of(amax_words(quantize, shape, false))
+}
+
+/// As [`quantize_workspace_bytes`], of an operation whose values only kernels over tiles compute.
+pub(crate) fn tiles_workspace_bytes(quantize: &Quantize, shape: QuantShape) -> usize {
+    bytes_of(amax_words(quantize, shape, true))
+}
+
+fn bytes_of([rowwise, transposed]: [usize; 2]) -> usize {
     let bytes = rowwise
         .saturating_add(transposed)
         .saturating_mul(size_of::<u32>());
@@ -72,7 +81,7 @@ pub(super) struct TilePlan {
 impl TilePlan {
     pub(super) fn new(stream: &Stream, store: &Store<'_>) -> Self {
         let grid = QuantizeGrid::new(store.shape, store.groups.as_ref());
-        let [of_rows, of_columns] = amax_words(&store.quantize, store.shape);
+        let [of_rows, of_columns] = amax_words(&store.quantize, store.shape, true);
         let workspace = store.workspace.as_ref().map_or(0, TensorMut::address);
         let mut words = [workspace, workspace + 4 * of_rows as u64];
         let mut amax = [AmaxOutput::default(); 2];

@@ -237,4 +237,33 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &["LDG.128", "STG.128"],
         reason: "rows at any alignment go element by element",
     },
+    Expectation {
+        kernels: "activation_*_scales",
+        targets: &[],
+        present: &["LDG.128"],
+        absent: &["MUFU.EX2"],
+        reason: "up is read 16 bytes at a time, and nothing is computed of it but its largest element",
+    },
+    Expectation {
+        kernels: "activation_*ward",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "MUFU.EX2"],
+        absent: &["LDS", "STS"],
+        reason: "inputs are read and results written 16 bytes at a time; threads have nothing to tell each other",
+    },
+    Expectation {
+        kernels: "activation_quantize_*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "MUFU.EX2", "LDS.128", "STS.128"],
+        absent: &[],
+        reason: "inputs are read 16 bytes at a time, values wait in shared memory 16 bytes at a time, and transposed \
+                 elements leave 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "activation_amax_*",
+        targets: &[],
+        present: &["LDG.128", "MUFU.EX2", "LDS.128", "STS.128"],
+        absent: &["STG.128"],
+        reason: "inputs are read 16 bytes at a time, and nothing is written but amaxes",
+    },
 ];

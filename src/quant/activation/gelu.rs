@@ -93,6 +93,33 @@ impl PreparedGelu {
         Activation::workspace_bytes(self.0.formats.gradient.as_ref(), rows, columns, groups)
     }
 
+    /// Memory for a quantised y, not yet written.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) without
+    /// [`quantize_output`](Gelu::quantize_output), and the device's errors.
+    pub fn allocate_output(&self, rows: usize, columns: usize, groups: usize) -> Result<Quantized> {
+        let check = self.0.check("Gelu::allocate_output");
+        let options = self.0.output(&check)?;
+        self.0.room(options, rows, columns, groups)
+    }
+
+    /// Memory for a quantised dx, not yet written.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) without
+    /// [`quantize_gradient`](Gelu::quantize_gradient), and the device's errors.
+    pub fn allocate_gradient(
+        &self,
+        rows: usize,
+        columns: usize,
+        groups: usize,
+    ) -> Result<Quantized> {
+        let check = self.0.check("Gelu::allocate_gradient");
+        let options = self.0.gradient(&check)?;
+        self.0.room(options, rows, columns, groups)
+    }
+
     /// y, of x's type and shape; one read, one write.
     ///
     /// # Errors

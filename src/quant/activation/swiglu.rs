@@ -155,6 +155,39 @@ impl PreparedSwiGlu {
         Activation::workspace_bytes(self.0.formats.gradient.as_ref(), tokens, columns, groups)
     }
 
+    /// Memory for a quantised y, not yet written.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) without
+    /// [`quantize_output`](SwiGlu::quantize_output), and the device's errors.
+    pub fn allocate_output(
+        &self,
+        tokens: usize,
+        channels: usize,
+        groups: usize,
+    ) -> Result<Quantized> {
+        let check = self.0.check("SwiGlu::allocate_output");
+        let options = self.0.output(&check)?;
+        self.0.room(options, tokens, channels, groups)
+    }
+
+    /// Memory for quantised gradients of `channels` = F, not yet written.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) without
+    /// [`quantize_gradient`](SwiGlu::quantize_gradient), and the device's errors.
+    pub fn allocate_gradient(
+        &self,
+        tokens: usize,
+        channels: usize,
+        groups: usize,
+    ) -> Result<Quantized> {
+        let check = self.0.check("SwiGlu::allocate_gradient");
+        let options = self.0.gradient(&check)?;
+        let columns = self.0.gradient_columns(channels);
+        self.0.room(options, tokens, columns, groups)
+    }
+
     /// y, of gate's type; one read of gate and up, one write.
     ///
     /// # Errors

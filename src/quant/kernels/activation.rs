@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::unsupported;
+use super::activation_store::{Operands, Pass, StoreKernels};
 use crate::device::launch::{Kernel, LaunchConfig};
 use crate::quant::Quantize;
 use crate::quant::activation::{
@@ -30,7 +30,7 @@ const TOKEN_ROWS: usize = 8;
 /// `UnitTensor` of kernels/common/units.cuh; zeros for an absent one.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-struct UnitTensor {
+pub(super) struct UnitTensor {
     data: u64,
     float_type: u32,
     aligned: u32,
@@ -38,7 +38,7 @@ struct UnitTensor {
 }
 
 impl UnitTensor {
-    fn new(view: &TensorRef<'_>) -> Self {
+    pub(super) fn new(view: &TensorRef<'_>) -> Self {
         Self::part(view, 0, view.columns())
     }
 
@@ -98,6 +98,9 @@ pub(in crate::quant) struct ActivationKernels {
     backward: Kernel,
     channel_scales: Kernel,
     token_scales: Kernel,
+    /// Of what is quantised.
+    output: Option<StoreKernels>,
+    gradient: Option<StoreKernels>,
 }
 
 impl ActivationKernels {
@@ -107,9 +110,11 @@ impl ActivationKernels {
         function: Function,
         formats: [Option<&Quantize>; 2],
     ) -> Result<Self> {
-        if formats.into_iter().flatten().next().is_some() {
-            return Err(unsupported("activation"));
-        }
+        let [output, gradient] = formats;
+        let store = |pass: Pass, quantize: Option<&Quantize>| {
+            let load = |quantize| StoreKernels::load(stream, function, pass, quantize);
+            quantize.map(load).transpose()
+        };
         let stem = match function {
             Function::SwiGlu => "activation_swiglu",
             Function::Gelu(GeluKind::Exact) => "activation_gelu_exact",
@@ -120,6 +125,8 @@ impl ActivationKernels {
             backward: stream.kernel(MODULE, &format!("{stem}_backward"))?,
             channel_scales: stream.kernel(MODULE, "activation_channel_scales")?,
             token_scales: stream.kernel(MODULE, "activation_token_scales")?,
+            output: store(Pass::Forward, output)?,
+            gradient: store(Pass::Backward, gradient)?,
         })
     }
 
@@ -152,7 +159,17 @@ impl ActivationKernels {
                 let call = Plain::new(shape, inputs, scales, None, out);
                 call.launch(stream, &self.forward, FORWARD_ROWS, &mut [y.reborrow()])
             }
-            Output::Quantized(_) | Output::Apart(..) => Err(unsupported("activation")),
+            Output::Quantized(store) => {
+                let operands = Operands {
+                    shape,
+                    inputs,
+                    scales,
+                    dy: None,
+                };
+                chosen(self.output.as_ref())?.run(stream, operands, *store)
+            }
+            // The gradients of a backward alone.
+            Output::Apart(..) => Ok(()),
         }
     }
 
@@ -189,7 +206,15 @@ impl ActivationKernels {
                 let mut writes = [gate.reborrow(), up.reborrow()];
                 plain(out).launch(stream, &self.backward, BACKWARD_ROWS, &mut writes)
             }
-            Output::Quantized(_) => Err(unsupported("activation")),
+            Output::Quantized(store) => {
+                let operands = Operands {
+                    shape,
+                    inputs,
+                    scales,
+                    dy: Some(dy),
+                };
+                chosen(self.gradient.as_ref())?.run(stream, operands, *store)
+            }
         }
     }
 
@@ -231,6 +256,12 @@ impl ActivationKernels {
         // found to fit: it reads `[rows, columns]`, and writes one scale of each column or row.
         unsafe { stream.launch(kernel, config, &params, &[*up], &mut [into]) }
     }
+}
+
+/// Those of a format, which activation/call.rs found to be chosen.
+fn chosen(kernels: Option<&StoreKernels>) -> Result<&StoreKernels> {
+    kernels
+        .ok_or_else(|| Error::unsupported("activation", "no format", "choose one before prepare"))
 }
 
 /// A call whose results are not quantised.
