@@ -1,6 +1,7 @@
 //! The properties of the low-bit formats, one test of each for each kind of device, and golden
 //! vectors on all of them.
 
+mod activation;
 pub mod capture;
 mod quantize;
 
@@ -47,6 +48,19 @@ properties!(
     quantisation_on_other_architectures,
     quantise_wrong_arguments,
     weights_are_kept,
+    activations_and_gradients,
+    activation_shapes,
+    activation_tails_keep_their_digits,
+    activations_of_what_is_not_finite,
+    smoothing_of_nothing,
+    activations_same_bits,
+    activation_traffic,
+    activations_on_other_architectures,
+    random_activations,
+    quantised_activations_are_both_steps,
+    quantised_activations_of_groups,
+    quantised_activation_traffic,
+    quantised_activations_on_other_architectures,
     gauss_values_and_types,
     gauss_shapes,
     gauss_extremes,
@@ -72,7 +86,7 @@ properties!(
 );
 
 /// The golden vectors of each operation on a device.
-const GOLDEN: &[fn(DeviceKind)] = &[quantize::golden_vectors];
+const GOLDEN: &[fn(DeviceKind)] = &[quantize::golden_vectors, activation::golden_vectors];
 
 /// Every golden case on a device.
 fn golden_vectors(kind: DeviceKind) {

@@ -1,5 +1,6 @@
 //! The low-bit formats: their problems and their comparison with the reference, bit for bit.
 
+pub mod activation;
 pub mod bits;
 pub mod cases;
 pub mod compare;

@@ -9,10 +9,14 @@ pub enum Operation {
     Quantize,
     /// Values from elements and scales.
     Dequantize,
+    /// SwiGLU and GELU, and their gradients.
+    Activation,
+    /// The same, their results quantised as they are computed.
+    QuantizedActivation,
 }
 
 /// The operations that have kernels; the others are proved on the CPU alone.
-const KERNELS: &[Operation] = &[];
+const KERNELS: &[Operation] = &[Operation::Activation, Operation::QuantizedActivation];
 
 impl Operation {
     /// Whether devices of this kind have it.

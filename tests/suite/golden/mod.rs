@@ -1,5 +1,7 @@
 //! Vectors made by independent software: see tests/golden/README.md.
 
+#[cfg(feature = "quant")]
+pub mod activation;
 #[cfg(feature = "loss")]
 pub mod loss;
 #[cfg(feature = "norm")]

@@ -1,5 +1,6 @@
 //! The properties of the low-bit formats: of quantisation and of what is fused with it.
 
+mod activation;
 mod arguments;
 mod cache;
 mod delayed;
@@ -58,6 +59,19 @@ properties!(
     quantize::quantisation_on_other_architectures: "each architecture, with its limits",
     arguments::quantise_wrong_arguments: "each wrong argument is refused under its name",
     cache::weights_are_kept: "a version of a weight is quantised once, into the same memory",
+    activation::activations_and_gradients: "each function, smoothing, type and way to draw, in one matrix or two",
+    activation::activation_shapes: "1, primes, ragged edges of units and blocks, a type for each tensor",
+    activation::activation_tails_keep_their_digits: "x e^x where 1 + e^x is 1",
+    activation::activations_of_what_is_not_finite: "NaN and infinities, in their elements alone",
+    activation::smoothing_of_nothing: "no linear branch has scales of 1",
+    activation::activations_same_bits: "runs, schedules and device sizes give the same bits",
+    activation::activation_traffic: "one read of each input, one write of each result",
+    activation::activations_on_other_architectures: "GPUs with other limits",
+    activation::random_activations: "problems drawn at random, made small when they fail",
+    activation::quantised_activations_are_both_steps: "the bits of the f32 results, quantised, in each format",
+    activation::quantised_activations_of_groups: "the same of groups of rows",
+    activation::quantised_activation_traffic: "bytes of quantised activations, against the least there is",
+    activation::quantised_activations_on_other_architectures: "quantised activations with the limits of other GPUs",
     gauss::gauss_values_and_types: "GaussWS of each kind of weights and each type, both passes",
     gauss::gauss_shapes: "GaussWS of 1, primes, edges of blocks, every alignment",
     gauss::gauss_extremes: "bits far off, infinite and NaN; weights and gradients not finite",
@@ -85,6 +99,7 @@ properties!(
 /// Results made wrong on purpose, of each operation.
 const REFUSALS: &[fn(&Device, &mut Refusals)] = &[
     quantize::refusals,
+    activation::refusals,
     gauss::refusals,
     straight_through::refusals,
     delayed::refusals,
@@ -93,6 +108,7 @@ const REFUSALS: &[fn(&Device, &mut Refusals)] = &[
 /// Problems that execute every synchronisation, of each operation; fewer where it is to be quick.
 const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[
     quantize::workloads,
+    activation::workloads,
     gauss::workloads,
     straight_through::workloads,
     delayed::workloads,
