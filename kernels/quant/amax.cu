@@ -19,9 +19,14 @@ EVENKEEL_DEVICE void clear(const ClearParams& params) {
   const uint64_t stride = static_cast<uint64_t>(gridDim.x) * blockDim.x;
   const uint64_t first = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (const ClearRange& range : params.ranges) {
-    uint32_t* const words = reinterpret_cast<uint32_t*>(range.data);
-    for (uint64_t i = first; i < range.bytes / 4; i += stride) words[i] = 0;
-    if (first < range.bytes % 4) range.data[range.bytes / 4 * 4 + first] = 0;
+    // Scales of a byte begin anywhere: words from the first multiple of four on.
+    const uint64_t head = min((4 - reinterpret_cast<uint64_t>(range.data) % 4) % 4, range.bytes);
+    const uint64_t count = (range.bytes - head) / 4;
+    const uint64_t tail = head + 4 * count;
+    uint32_t* const words = reinterpret_cast<uint32_t*>(range.data + head);
+    for (uint64_t i = first; i < count; i += stride) words[i] = 0;
+    if (first < head) range.data[first] = 0;
+    if (first < range.bytes - tail) range.data[tail + first] = 0;
   }
 }
 

@@ -245,13 +245,14 @@ EVENKEEL_DEVICE void store_scales(const QuantizeForm& form, const QuantizeOutput
     uint8_t* const row =
         scales + (outer / 128) * tiles * 512 + (outer % 32) * 16 + (outer % 128) / 32 * 4;
     // Without room of its own, what follows the last one belongs to another group.
-    if (block % 4 == 0 && (count == 4 || padding)) {
-      if (block / 4 < tiles) *reinterpret_cast<uint32_t*>(row + block / 4 * 512) = word;
+    const uint32_t room = !padding ? count : block / 4 < tiles ? 4 : 0;
+    if (block % 4 == 0 && room == 4 && reinterpret_cast<uint64_t>(scales) % 4 == 0) {
+      *reinterpret_cast<uint32_t*>(row + block / 4 * 512) = word;
       return;
     }
 #pragma unroll
     for (uint32_t k = 0; k < 4; ++k) {
-      if (k < count)
+      if (k < room)
         row[(block + k) / 4 * 512 + (block + k) % 4] = static_cast<uint8_t>(word >> (8 * k));
     }
     return;

@@ -301,3 +301,67 @@ fn groups_have_the_references_bits() {
         }
     }
 }
+
+#[test]
+fn scales_of_a_byte_lie_anywhere() {
+    let stream = emulated(3);
+    let [rows, columns] = [300, 72];
+    let values = numbers(rows * columns, 11);
+    let x = stream.upload(&[rows, columns], &values).unwrap();
+    let offsets = stream.upload(&[3], &[0_i64, 34, 300]).unwrap();
+    for layout in ScaleLayout::ALL {
+        for groups in [0, 2] {
+            let output = OutputOptions::new().layout(layout);
+            let quantize = Quantize::new(Format::MxFp4)
+                .rowwise(output)
+                .transposed(output);
+            let op = quantize.prepare(&stream).unwrap();
+            let arguments = || {
+                let mut arguments = QuantizeArguments::default();
+                arguments.groups = (groups > 0).then(|| offsets.view());
+                arguments
+            };
+            let expected = op.quantize(x.view(), arguments()).unwrap();
+            let mut whole = op.allocate(rows, columns, groups).unwrap();
+            let [scales, transposed] = [&expected.rowwise, &expected.transposed].map(|output| {
+                let scales = output.as_ref().unwrap().scales.as_ref().unwrap();
+                scales.read::<crate::E8m0>().unwrap()
+            });
+            let mut shifted = [&scales, &transposed].map(|scales| {
+                let around = vec![crate::E8m0::from_bits(9); scales.len() + 5];
+                stream.upload(&[around.len()], &around).unwrap()
+            });
+            {
+                let [first, second] = &mut shifted;
+                let mut outputs = whole.outputs();
+                let views = [
+                    (&mut outputs.rowwise, first, scales.len()),
+                    (&mut outputs.transposed, second, transposed.len()),
+                ];
+                for (output, memory, count) in views {
+                    let shape = expected_shape(output.as_ref().unwrap());
+                    let view = memory.view_mut().slice_rows(3..3 + count).unwrap();
+                    output.as_mut().unwrap().scales = Some(view.reshape(&shape).unwrap());
+                }
+                op.quantize_into(x.view(), arguments(), &mut outputs)
+                    .unwrap();
+            }
+            for (memory, expected) in shifted.iter().zip([&scales, &transposed]) {
+                let got: Vec<crate::E8m0> = memory.read().unwrap();
+                let (before, rest) = got.split_at(3);
+                let (got, after) = rest.split_at(expected.len());
+                assert_eq!(got, &expected[..], "{layout} {groups}");
+                let around = before.iter().chain(after);
+                assert!(around.into_iter().all(|scale| scale.to_bits() == 9));
+            }
+            for report in stream.take_reports() {
+                assert!(report.is_clean(), "{layout}: {:?}", report.findings);
+            }
+        }
+    }
+}
+
+/// The shape that an output's scales have.
+fn expected_shape(output: &crate::quant::QuantizedMut<'_>) -> Vec<usize> {
+    output.scales.as_ref().unwrap().shape().to_vec()
+}
