@@ -3,6 +3,7 @@
 
 mod activation;
 pub mod capture;
+mod elementwise;
 mod quantize;
 
 use evenkeel::DeviceKind;
@@ -86,7 +87,11 @@ properties!(
 );
 
 /// The golden vectors of each operation on a device.
-const GOLDEN: &[fn(DeviceKind)] = &[quantize::golden_vectors, activation::golden_vectors];
+const GOLDEN: &[fn(DeviceKind)] = &[
+    quantize::golden_vectors,
+    activation::golden_vectors,
+    elementwise::golden_vectors,
+];
 
 /// Every golden case on a device.
 fn golden_vectors(kind: DeviceKind) {

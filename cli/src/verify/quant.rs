@@ -1,12 +1,12 @@
 //! The table of the low-bit formats: each with each of its options, on every type.
 
-use evenkeel::quant::{Format, QuantizeOptions, Rounding, ScaleRounding, Scaling};
+use evenkeel::quant::{Estimator, Format, QuantizeOptions, Rounding, ScaleRounding, Scaling};
 
 use super::progress;
 use crate::compare::{Checked, Verdict};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::cases::scalings;
-use crate::quant::{Case, Operation, ValuesCase};
+use crate::quant::{Case, Operation, ValuesCase, delayed, gauss, straight_through};
 use crate::subject::Subject;
 
 /// One line: what is computed, of which type of input, and how often.
@@ -20,7 +20,46 @@ pub(super) struct Line {
 }
 
 /// The lines of each operation.
-const LINES: &[fn(&Subject) -> Vec<Line>] = &[quantize, dequantize];
+const LINES: &[fn(&Subject) -> Vec<Line>] = &[quantize, dequantize, elementwise];
+
+/// What has no format: noisy weights, straight-through gradients, and the scales of many tensors.
+fn elementwise(_: &Subject) -> Vec<Line> {
+    let estimators = [
+        ("saturation mask", Estimator::Saturation { largest: 448.0 }),
+        ("ReSTE (beyond its tolerance)", Estimator::reste(3.0)),
+    ];
+    let mut lines = Vec::new();
+    for dtype in FLOATS {
+        let shapes = [(37, 61), (128, 256)];
+        let noisy = shapes.map(|(rows, columns)| -> Box<dyn Checked> {
+            Box::new(gauss::Case::new(rows, columns, dtype).problem())
+        });
+        lines.push(Line {
+            label: "GaussWS, forward and backward".to_owned(),
+            dtype: dtype.name(),
+            problems: noisy.into(),
+        });
+        for (label, estimator) in estimators {
+            let problems = shapes.map(|(rows, columns)| -> Box<dyn Checked> {
+                let mut case = straight_through::Case::new(rows, columns, dtype, estimator);
+                let masks = matches!(estimator, Estimator::Saturation { .. });
+                case.scale = masks.then_some(0.003);
+                Box::new(case.problem())
+            });
+            lines.push(Line {
+                label: format!("straight-through: {label}"),
+                dtype: dtype.name(),
+                problems: problems.into(),
+            });
+        }
+    }
+    lines.push(Line {
+        label: "delayed scaling".to_owned(),
+        dtype: "f32",
+        problems: vec![Box::new(delayed::Problem::new(100, 70, 5, 3))],
+    });
+    lines
+}
 
 /// Each format by each way to make its scales and each rounding, in both directions, at any alignment.
 fn quantize(subject: &Subject) -> Vec<Line> {
