@@ -225,7 +225,8 @@ impl PreparedSwiGlu {
         self.0.forward_plain(&check, inputs(&check, &x)?, scales, y)
     }
 
-    /// y, quantised: the reads of [`Quantize`](crate::quant::Quantize) for the format, of gate and up.
+    /// y, quantised: the reads of [`Quantize`](crate::quant::Quantize) for the format, of gate and up; two
+    /// for `fp8-row`.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); and [`Error::Unsupported`](crate::Error::Unsupported) without
@@ -314,7 +315,8 @@ impl PreparedSwiGlu {
     }
 
     /// The gradients of gate and up, one matrix `[tokens, 2 F]`, quantised: the reads of
-    /// [`Quantize`](crate::quant::Quantize) for the format, of gate, up and dy.
+    /// [`Quantize`](crate::quant::Quantize) for the format, of gate, up and dy; kernels load gate and dy
+    /// once more for up's half, from L2 where it holds a row of tiles.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); and [`Error::Unsupported`](crate::Error::Unsupported) without
