@@ -30,6 +30,15 @@
 //! - Each tensor is bf16, f16 or f32, whatever the others are; weights' gradients and all statistics
 //!   are f32. For the loss over a vocabulary use [`crate::loss`], which never stores the softmax.
 //!
+//! # Into low bits
+//!
+//! [`Norm`], [`HeadNorm`], [`GatedNorm`] and [`Sdd`] quantise their results as they leave, where they
+//! are told to (`quantized`): `forward_quantized` and its forms read x once and write y in 8 or 4
+//! bits, in each format whose scales a row or a given scale of the tensor decides. A backward does not
+//! need y, and is the same. [`Softmax`] has no such form, since its backward takes y itself, nor have
+//! [`Dyt`], whose threads see no row as a whole, and [`SpectralNorm`], whose W^ is a weight: there
+//! quantise y with `quant::Quantize`.
+//!
 //! # How they are called
 //!
 //! Each is configured, prepared for a stream (options are checked, kernels loaded) and called.
