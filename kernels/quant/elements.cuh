@@ -10,7 +10,8 @@
 namespace evenkeel {
 
 struct Rounding {
-  RandomKey key;
+  RandomKey key;           // once a tile
+  const RandomKey* again;  // the same, in shared memory
   uint64_t first_element;  // of the tile's first row and column
   uint64_t row_elements;
 
@@ -60,24 +61,40 @@ EVENKEEL_DEVICE void quantize_rows(const QuantizeForm& form, const QuantizeOutpu
     const ScaleDivisor by = {shared.rows.scale[at], shared.rows.reciprocal[at]};
     float x[8];
     tile.row(i, x);
-    float u[8];
-    divide_by(x, by, form.power != 0, u);
     uint2 codes;
-    if constexpr (kStochastic) {
-      uint32_t words[8];
-      random_words(rounding.element(row, column), rounding.key, words);
-      codes = encode_stochastic<kBits>(u, words, element);
-    } else {
-      codes = encode_nearest<kBits>(u, element);
-    }
     bool zero = false;
-    if constexpr (kBits == 4) {
-      zero = by.reciprocal != by.reciprocal;
+    if constexpr (kBits == 4) zero = by.reciprocal != by.reciprocal;
+    // Not those of a block that is not finite; those of a scale of 0 have become 0.
+    const bool counted =
+        output.counts != nullptr && row < place.rows && (!zero || by.scale == 0.0f);
+    if constexpr (kStochastic) {
+      uint32_t bytes[2];
+#pragma unroll
+      for (uint32_t quad = 0; quad < 2; ++quad) {
+        const float part[4] = {x[4 * quad], x[4 * quad + 1], x[4 * quad + 2], x[4 * quad + 3]};
+        float u[4];
+        divide_by(part, by, form.power != 0, u);
+        // Read after a barrier, the key holds the draws back until it is their turn: they would
+        // fill the registers.
+        __syncwarp();
+        uint32_t words[4];
+        random_quad(rounding.element(row, column + 4 * quad), *rounding.again, words);
+        bytes[quad] = zero ? 0 : encode4_stochastic<kBits>(u, words, element);
+        if (!counted) continue;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const uint32_t magnitude = (bytes[quad] >> (8 * k)) & (kBits == 4 ? 7u : 0x7fu);
+          counts.add_one(part[k], u[k], magnitude, largest);
+        }
+      }
+      codes = kBits == 4 ? make_uint2(pack_nibbles(bytes[0], bytes[1]), 0)
+                         : make_uint2(bytes[0], bytes[1]);
+    } else {
+      float u[8];
+      divide_by(x, by, form.power != 0, u);
+      codes = encode_nearest<kBits>(u, element);
       if (zero) codes.x = 0;
-    }
-    if (output.counts != nullptr && row < place.rows) {
-      // Not those of a block that is not finite; those of a scale of 0 have become 0.
-      if (!zero || by.scale == 0.0f) counts.add<kBits>(x, u, codes, largest);
+      if (counted) counts.add<kBits>(x, u, codes, largest);
     }
     if (row >= place.rows || valid == 0) continue;
     uint8_t* const to = data + i * output.stride;
@@ -145,7 +162,8 @@ EVENKEEL_DEVICE void quantize_columns(const QuantizeForm& form, const QuantizeOu
         float u[4];
         divide_each(x, by, form.power != 0, u);
         uint32_t words[4];
-        random_quad(rounding.element(row, column), rounding.key, words);
+        __syncwarp();
+        random_quad(rounding.element(row, column), *rounding.again, words);
         rows[i] = encode4_stochastic<kBits>(u, words, element);
         if constexpr (kBits == 4) {
 #pragma unroll

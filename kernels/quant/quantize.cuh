@@ -81,13 +81,6 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
     has_columns = false;
     status |= kRaggedGroup;
   }
-  ScaleDivisor row_tensor = {1.0f, 1.0f};
-  ScaleDivisor column_tensor = {1.0f, 1.0f};
-  if (of == ScaleOf::kTensor || form.scale_type == ScaleType::kE4m3) {
-    if (has_rows) row_tensor = tensor_divisor<kBits>(form, rowwise, place.group);
-    if (has_columns) column_tensor = tensor_divisor<kBits>(form, transposed, place.group);
-  }
-
   MicroTile<kWide> x;
   source.fill(tile, input, place, x);
   bool rotated = false;
@@ -118,6 +111,14 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
       amax = warp_max(amax);
       if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
     }
+    // From here on the place and the keys come from shared memory. It spares registers; and the
+    // compiler would else draw the words of rows and of columns, which are the same in all passes,
+    // once and before them, and keep all 64.
+    if (threadIdx.x == 0) {
+      shared.place = place;
+      shared.keys[0] = rounding.key;
+      shared.keys[1] = rounding.key;
+    }
     __syncthreads();
     if (raised) {
       if (pass.rows && rowwise.amax_out != nullptr) {
@@ -128,21 +129,24 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
       }
     }
     if (pass.rows) {
-      status |= scale_rows<kBits>(form, rowwise, place, grouped, row_tensor, shared);
+      status |= scale_rows<kBits>(form, rowwise, shared.place, grouped, shared);
     }
     if (pass.columns) {
-      status |= scale_columns<kBits>(form, transposed, place, grid.columns, grouped, column_tensor,
-                                     shared);
+      status |= scale_columns<kBits>(form, transposed, shared.place, grid.columns, grouped, shared);
     }
     __syncthreads();
     if (pass.rows) {
       QuantCounts counts;
-      quantize_rows<kBits, kStochastic>(form, rowwise, place, rounding, x, shared, counts);
+      Rounding of_rows = rounding;
+      of_rows.again = &shared.keys[0];
+      quantize_rows<kBits, kStochastic>(form, rowwise, place, of_rows, x, shared, counts);
       add_counts(rowwise.counts, counts);
     }
     if (pass.columns) {
       QuantCounts counts;
-      quantize_columns<kBits, kStochastic>(form, transposed, rounding, x, shared, counts);
+      Rounding of_columns = rounding;
+      of_columns.again = &shared.keys[1];
+      quantize_columns<kBits, kStochastic>(form, transposed, of_columns, x, shared, counts);
       add_counts(transposed.counts, counts);
       __syncthreads();
       store_transposed<kBits>(transposed, place, shared);
@@ -202,57 +206,59 @@ EVENKEEL_DEVICE void amax_tiles(const QuantizeGrid& grid,
   source.load(input, place);
 #pragma unroll 1
   for (int tile = 0; tile < Source::kTiles; ++tile) {
+    const AmaxOutput& rowwise = outputs.of[tile][0];
+    const AmaxOutput& transposed = outputs.of[tile][1];
+    const bool has_columns =
+        transposed.of != AmaxOf::kNothing && (transposed.pairs == 0 || place.group_row % 2 == 0);
     MicroTile<kWide> x;
     source.fill(tile, input, place, x);
     bool rotated = false;
-    // As quantize_tile has them: values as they are first.
 #pragma unroll 1
-    for (int index = 0; index < (kWide ? 4 : 2); ++index) {
-      const AmaxOutput& output = outputs.of[tile][index % 2];
-      if (output.of == AmaxOf::kNothing || (output.rotation != 0) != (index >= 2)) continue;
-      if (output.pairs != 0 && place.group_row % 2 != 0) continue;
+    for (int index = 0; index < (kWide ? 3 : 1); ++index) {
+      const Pass pass = Pass::of(index, rowwise.of != AmaxOf::kNothing, rowwise.rotation,
+                                 has_columns, transposed.rotation);
+      if (!pass.rows && !pass.columns) continue;
       if constexpr (kWide) {
-        if (index >= 2) {
-          if (rotated) source.fill(tile, input, place, x);
-          const Rotation rotation = {output.rotation, output.factor, output.signs};
-          if (output.transposed != 0) {
-            rotate_columns(rotation, place.rows, shared.exchange, x);
-          } else {
-            rotate_rows(rotation, x);
-          }
-          rotated = true;
+        if (rotated) source.fill(tile, input, place, x);
+        if (index == 1) rotate_rows({rowwise.rotation, rowwise.factor, rowwise.signs}, x);
+        if (index == 2) {
+          rotate_columns({transposed.rotation, transposed.factor, transposed.signs}, place.rows,
+                         shared.exchange, x);
         }
+        rotated = index > 0;
       }
+      const bool by_column = pass.columns && transposed.of == AmaxOf::kColumns;
       float amax = 0.0f;
-      if (output.of == AmaxOf::kColumns) {
-        note_columns<8>(ScaleOf::k128, false, x, shared, amax);
-      } else {
-        const ScaleOf of = output.of == AmaxOf::kRows ? ScaleOf::k128 : ScaleOf::kTensor;
-        note_rows<8>(of, false, x, shared, amax);
+      if (pass.rows || !by_column) {
+        const bool by_row = pass.rows && rowwise.of == AmaxOf::kRows;
+        note_rows<8>(by_row ? ScaleOf::k128 : ScaleOf::kTensor, false, x, shared, amax);
       }
-      if (output.of == AmaxOf::kTensor) {
-        amax = warp_max(amax);
-        if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
-      }
+      if (by_column) note_columns<8>(ScaleOf::k128, false, x, shared, amax);
+      amax = warp_max(amax);
+      if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
       __syncthreads();
       const uint32_t at = threadIdx.x;
-      if (output.of == AmaxOf::kTensor) {
-        raise_amax(output.words + place.group, shared);
-      } else if (output.of == AmaxOf::kRows && at < place.rows) {
+      if (pass.rows && rowwise.of == AmaxOf::kTensor)
+        raise_amax(rowwise.words + place.group, shared);
+      if (pass.columns && transposed.of == AmaxOf::kTensor) {
+        raise_amax(transposed.words + place.group, shared);
+      }
+      if (pass.rows && rowwise.of == AmaxOf::kRows && at < place.rows) {
         uint32_t most = 0;
 #pragma unroll
         for (uint32_t k = 0; k < 4; ++k) {
           const uint4 four = *reinterpret_cast<const uint4*>(shared.amax.rows + row_chunk(at, k));
           most = max(most, max(max(four.x, four.y), max(four.z, four.w)));
         }
-        atomicMax(output.words + place.row + at, most);
-      } else if (output.of == AmaxOf::kColumns && at < place.columns) {
+        atomicMax(rowwise.words + place.row + at, most);
+      }
+      if (by_column && at < place.columns) {
         uint32_t most = 0;
 #pragma unroll
         for (uint32_t w = 0; w < kTileWarps; ++w) {
           most = max(most, shared.amax.columns[w * kTile + column_entry(at)]);
         }
-        atomicMax(output.words + place.group * grid.columns + place.column + at, most);
+        atomicMax(transposed.words + place.group * grid.columns + place.column + at, most);
       }
       __syncthreads();
     }

@@ -31,8 +31,11 @@ struct QuantizeShared {
   } rows, columns;
   uint32_t warp_amax[kTileWarps];
   uint32_t warp_block[kTileWarps];
-  uint32_t counts[kTileWarps][2];
+  RandomKey keys[2];  // of the elements of rows and of columns
+  TilePlace place;
 };
+
+static_assert(sizeof(QuantizeShared) == 16384 + 2 * 8192 + 152, "src/quant/launch.rs has it");
 
 // Elements of a block along the inner dimension, in tiles; a whole tile where it has one scale.
 EVENKEEL_DEVICE uint32_t block_size(ScaleOf of) {
@@ -217,6 +220,7 @@ EVENKEEL_DEVICE float tensor_scale(const QuantizeForm& form, const QuantizeOutpu
 template <int kBits>
 EVENKEEL_DEVICE ScaleDivisor tensor_divisor(const QuantizeForm& form, const QuantizeOutput& output,
                                             uint32_t group) {
+  if (form.scale_of != ScaleOf::kTensor && form.scale_type != ScaleType::kE4m3) return {1.0f, 1.0f};
   const float scale = tensor_scale<kBits>(form, output, group);
   // The reciprocal of a power of two is one, down to the subnormal ones.
   if (form.power != 0) return {scale, 1.0f / scale};
@@ -278,8 +282,8 @@ EVENKEEL_DEVICE uint32_t blocks_before(uint32_t end, uint32_t size, uint32_t qua
 // The scales of the row-wise output, four a thread; the first 128 or 256 threads have some.
 template <int kBits>
 EVENKEEL_DEVICE uint32_t scale_rows(const QuantizeForm& form, const QuantizeOutput& output,
-                                    const TilePlace& place, bool grouped,
-                                    const ScaleDivisor& tensor, QuantizeShared& shared) {
+                                    const TilePlace& place, bool grouped, QuantizeShared& shared) {
+  const ScaleDivisor tensor = tensor_divisor<kBits>(form, output, place.group);
   const uint32_t size = block_size(form.scale_of);
   const uint32_t blocks = kTile / size;
   const uint32_t row = threadIdx.x % kTile;
@@ -361,7 +365,8 @@ EVENKEEL_DEVICE uint32_t scale_rows(const QuantizeForm& form, const QuantizeOutp
 template <int kBits>
 EVENKEEL_DEVICE uint32_t scale_columns(const QuantizeForm& form, const QuantizeOutput& output,
                                        const TilePlace& place, uint64_t columns, bool grouped,
-                                       const ScaleDivisor& tensor, QuantizeShared& shared) {
+                                       QuantizeShared& shared) {
+  const ScaleDivisor tensor = tensor_divisor<kBits>(form, output, place.group);
   const uint32_t size = block_size(form.scale_of);
   const uint32_t blocks = kTile / size;
   const uint32_t column = threadIdx.x % kTile;

@@ -17,11 +17,11 @@ EVENKEEL_DEVICE void quantize_stochastic(const QuantizeParams& params) {
 #define STOCHASTIC_KERNELS(K)                                     \
   K(quant_stochastic_b8_narrow, evenkeel::QuantizeParams, 256, 2, \
     (evenkeel::quantize_stochastic<8, false>))                    \
-  K(quant_stochastic_b8_wide, evenkeel::QuantizeParams, 256, 2,   \
+  K(quant_stochastic_b8_wide, evenkeel::QuantizeParams, 256, 1,   \
     (evenkeel::quantize_stochastic<8, true>))                     \
   K(quant_stochastic_b4_narrow, evenkeel::QuantizeParams, 256, 2, \
     (evenkeel::quantize_stochastic<4, false>))                    \
-  K(quant_stochastic_b4_wide, evenkeel::QuantizeParams, 256, 2,   \
+  K(quant_stochastic_b4_wide, evenkeel::QuantizeParams, 256, 1,   \
     (evenkeel::quantize_stochastic<4, true>))
 
 EVENKEEL_EXPORT(quant_stochastic, STOCHASTIC_KERNELS)

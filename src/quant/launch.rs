@@ -10,7 +10,7 @@ use crate::device::launch::LaunchConfig;
 use crate::{DType, Stream, TensorMut};
 
 /// `sizeof(QuantizeShared)` of kernels/quant/scales.cuh.
-pub(super) const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 128;
+pub(super) const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 152;
 /// Threads of a tile.
 const THREADS: u32 = 256;
 

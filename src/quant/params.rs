@@ -13,7 +13,7 @@ use crate::{Stream, TensorMut, TensorRef};
 const TILE: usize = 128;
 
 /// `ScaleOf`.
-const fn scale_of(format: Format) -> u32 {
+pub(super) const fn scale_of(format: Format) -> u32 {
     match format {
         Format::Fp8Tensor(_) => 0,
         Format::Fp8Row(_) => 1,
@@ -25,7 +25,7 @@ const fn scale_of(format: Format) -> u32 {
 }
 
 /// `ScaleType`.
-const fn scale_type(format: Format) -> u32 {
+pub(super) const fn scale_type(format: Format) -> u32 {
     match format {
         Format::MxFp8(_) | Format::MxFp4 => 1,
         Format::NvFp4 | Format::NvFp4Square => 2,
@@ -34,7 +34,7 @@ const fn scale_type(format: Format) -> u32 {
 }
 
 /// `ElementType`.
-const fn element(format: Format) -> u32 {
+pub(super) const fn element(format: Format) -> u32 {
     match format.fp8() {
         Some(Fp8::E4m3) => 0,
         Some(Fp8::E5m2) => 1,
