@@ -384,7 +384,7 @@ fn what_is_not_chosen_before_is_not_quantised() {
         wrong.prepare(&stream),
         Err(Error::Argument { .. })
     ));
-    let op = SwiGlu::new().quantize_output(Quantize::new(Format::Fp8Row(Fp8::E4m3)));
+    let op = SwiGlu::new().quantize_output(Quantize::new(Format::Fp8Block1x128(Fp8::E4m3)));
     let op = op.prepare(&stream).unwrap();
     let outputs = &mut QuantizeOutputs::default();
     refused(

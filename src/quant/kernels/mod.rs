@@ -16,7 +16,3 @@ pub(super) use dequantize::DequantizeKernels;
 pub(super) use gauss::GaussKernels;
 pub(super) use quantize::QuantizeKernels;
 pub(super) use straight_through::StraightThroughKernels;
-
-fn unsupported(op: &'static str) -> crate::Error {
-    crate::Error::unsupported(op, "this device", "use Device::cpu()")
-}
