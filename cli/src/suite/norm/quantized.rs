@@ -65,9 +65,12 @@ fn of(operation: Operation, tokens: usize, columns: usize, dtype: DType) -> rows
 /// The case with everything else of a norm drawn from a number.
 fn varied(mut case: rows::Case, format: Format, index: usize) -> Case {
     case.norm = Some(NormOptions::new(NormKind::ALL[index % 2]));
-    (case.beta, case.residual) = (index % 3 == 0, index % 4 < 2);
-    case.gamma = index % 5 != 0;
-    if case.operation == Operation::HeadNorm && index % 2 == 0 && case.columns % 4 == 0 {
+    (case.beta, case.residual) = (index.is_multiple_of(3), index % 4 < 2);
+    case.gamma = !index.is_multiple_of(5);
+    if case.operation == Operation::HeadNorm
+        && index.is_multiple_of(2)
+        && case.columns.is_multiple_of(4)
+    {
         case.rotary = Some(Rotary::new(Pairing::ALL[index / 2 % 2], case.columns / 2));
         case.positions = true;
     }
