@@ -77,7 +77,7 @@ EVENKEEL_DEVICE void outside(const OutsideParams& params) {
 }  // namespace evenkeel
 
 #define AMAX_KERNELS(K)                                                       \
-  K(quant_amax_narrow, evenkeel::AmaxParams, 256, 3, (evenkeel::amax<false>)) \
+  K(quant_amax_narrow, evenkeel::AmaxParams, 256, 2, (evenkeel::amax<false>)) \
   K(quant_amax_wide, evenkeel::AmaxParams, 256, 1, (evenkeel::amax<true>))    \
   K(quant_clear, evenkeel::ClearParams, 256, 1, (evenkeel::clear))            \
   K(quant_outside, evenkeel::OutsideParams, 256, 1, (evenkeel::outside))

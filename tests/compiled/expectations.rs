@@ -316,4 +316,55 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &["STG.128"],
         reason: "inputs are read 16 bytes at a time, and nothing is written but amaxes",
     },
+    Expectation {
+        kernels: "quant_quantize_b*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "LDS.128", "STS.128"],
+        absent: &[],
+        reason: "values are read and transposed elements written 16 bytes at a time, by way of shared memory 16 bytes \
+                 at a time",
+    },
+    Expectation {
+        kernels: "quant_quantize_b8_*",
+        targets: &["89", "90a", "100f", "120f"],
+        present: &["F2FP.SATFINITE.E4M3", "F2FP.SATFINITE.E5M2"],
+        absent: &[],
+        reason: "elements are converted by the instruction where there is one",
+    },
+    Expectation {
+        kernels: "quant_stochastic_b*",
+        targets: &[],
+        present: &["LDG.128", "STG.128", "LDS.128"],
+        absent: &[],
+        reason: "values are read and transposed elements written 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "quant_amax_*",
+        targets: &[],
+        present: &["LDG.128", "LDS.128"],
+        absent: &["STG"],
+        reason: "values are read 16 bytes at a time, and amaxes meet in integer atomics",
+    },
+    Expectation {
+        kernels: "quant_dequantize_b*",
+        targets: &[],
+        present: &["STG.128"],
+        absent: &[],
+        reason: "values are written 16 bytes at a time",
+    },
+    // Memory that is zeroed: a few words a launch.
+    Expectation {
+        kernels: "quant_clear",
+        targets: &[],
+        present: &["STG"],
+        absent: &["LDG"],
+        reason: "zeroes are written, and nothing is read",
+    },
+    Expectation {
+        kernels: "quant_outside",
+        targets: &[],
+        present: &["STG"],
+        absent: &[],
+        reason: "the groups' offsets are read, and what lies outside is zeroed",
+    },
 ];
