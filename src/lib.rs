@@ -29,7 +29,7 @@
 //! | [`norm::Dyt`], [`norm::Tev`] | a tanh in a norm's place; what measures embeddings | read once | as 9.0 | as above | as above |
 //! | [`norm::SpectralNorm`] | what bounds weights (sigmaReparam) | the weight once a step | as 9.0 | as above | as above |
 //! | [`quant::Quantize`] | tensors in FP8, MX and NVFP4, along rows and transposed | read once; twice where a scale needs the amax of a tensor or column | as 9.0 | as above | the formulas to the bit |
-//! | [`quant::Dequantize`] | their values | not yet | not yet | not yet | likewise |
+//! | [`quant::Dequantize`] | their values | read once | as 9.0 | as above | likewise |
 //! | [`quant::SwiGlu`], [`quant::Gelu`] | activations, plain or quantised in the same call | their inputs once; quantised as [`quant::Quantize`] | as 9.0 | as above | formulas in `f64` |
 //! | [`quant::DelayedScaling`], [`quant::StraightThrough`], [`quant::GaussWs`] | what training in few bits needs beside | read once | as 9.0 | as above | the formulas |
 //!

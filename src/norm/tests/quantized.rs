@@ -13,10 +13,11 @@ use crate::reference::quant::{Call, Direction, Matrix, Quantized, Scales, quanti
 use crate::{Buffer, DType, Device, E2m1x2, E4m3, E5m2, E8m0, Error, Status, Stream};
 
 fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::cpu()];
-    #[cfg(feature = "emulator")]
-    devices.push(Device::emulated().unwrap());
-    devices
+    vec![
+        Device::cpu(),
+        #[cfg(feature = "emulator")]
+        Device::emulated().unwrap(),
+    ]
 }
 
 const SCALE: f32 = 0.003;
@@ -237,8 +238,10 @@ fn heads_gates_and_alphas_have_them_too() {
     let values = numbers(1, tokens * width);
     let angles = numbers(2, tokens * 16);
     let head_norm = |norm: bool| {
-        let mut options = HeadNormOptions::default();
-        options.norm = norm.then(NormOptions::layer);
+        let options = HeadNormOptions {
+            norm: norm.then(NormOptions::layer),
+            ..HeadNormOptions::default()
+        };
         HeadNorm::new(options, heads).rotary(Pairing::HalfSplit, 32)
     };
     let no_blocks_of_heads =
