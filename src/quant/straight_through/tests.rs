@@ -60,6 +60,14 @@ fn reste_is_the_slope_of_a_root() {
 }
 
 #[test]
+fn a_nan_makes_its_gradient_nan_whatever_the_degree() {
+    for o in [1.0, 3.0] {
+        let dx = run(Estimator::reste(o), &[f32::NAN, 1.0], None, &[2.0; 2]);
+        assert!(dx[0].is_nan() && dx[1].is_finite(), "{o}");
+    }
+}
+
+#[test]
 fn text_forms_round_trip() {
     for estimator in [
         Estimator::Saturation { largest: 57344.0 },

@@ -56,6 +56,10 @@ impl Slope {
                 interval,
             } => {
                 let size = x.abs();
+                if size.is_nan() {
+                    // A power of 0 would make 1 of it.
+                    return f64::NAN;
+                }
                 if size > threshold {
                     return 0.0;
                 }
