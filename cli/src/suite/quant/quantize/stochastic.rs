@@ -50,7 +50,9 @@ impl Sum {
     }
 }
 
-/// The errors of an output's elements in steps, those of saturated ones left out: (e - u) / step(u).
+/// The errors of an output's magnitudes in steps, those of saturated ones left out: (|e| - |u|) /
+/// step(u). Of magnitudes, since a word's rounding is of those: with signs, errors of one word would be
+/// of either sign and seem independent.
 ///
 /// u is in single precision, and an error is either of -f and 1 - f, f = frac(u / step): of mean 0, but
 /// for the 2^-32 that the rounding's 32 bits cut off, in an interval of width 1. NaN where u has no
@@ -68,7 +70,7 @@ fn errors(problem: &Problem, direction: Direction, decoded: &Decoded) -> Vec<f64
             if s == 0.0 || f == 0.0 || u.abs() > format.largest() {
                 return f64::NAN;
             }
-            (decoded.elements[at] - f64::from(u)) / step
+            (decoded.elements[at].abs() - f64::from(u).abs()) / step
         })
         .collect()
 }
@@ -100,7 +102,7 @@ pub(in super::super) fn stochastic_rounding_is_unbiased(
         Format::MxFp4,
         Format::NvFp4,
     ];
-    let tests = formats.len() * (1 + 8 + 4 + 2 + 32 + 5);
+    let tests = formats.len() * (1 + 8 + 4 + 2 + 32 + 6);
     for (index, format) in formats.into_iter().enumerate() {
         let direction = Direction::ALL[index % 2];
         let mut case = Case::new(rows, columns, FLOATS[(index + 2) % 3], format)
