@@ -102,7 +102,7 @@ pub(in super::super) fn stochastic_rounding_is_unbiased(
         Format::MxFp4,
         Format::NvFp4,
     ];
-    let tests = formats.len() * (1 + 8 + 4 + 2 + 32 + 6);
+    let tests = formats.len() * (1 + 8 + 4 + 2 + 32 + 7 + 2);
     for (index, format) in formats.into_iter().enumerate() {
         let direction = Direction::ALL[index % 2];
         let mut case = Case::new(rows, columns, FLOATS[(index + 2) % 3], format)
@@ -141,7 +141,7 @@ pub(in super::super) fn stochastic_rounding_is_unbiased(
         }
         // Pairs that have no element in common, within the same quad of words and across; rows of the
         // output. A product lies in (-1, 1).
-        for distance in [1, 2, 4, of.inner] {
+        for distance in [1, 2, 3, 4, 16, of.inner, 4096] {
             let mut sum = Sum::default();
             for first in (0..one.len()).filter(|at| at / distance % 2 == 0) {
                 if let Some(second) = one.get(first + distance) {
