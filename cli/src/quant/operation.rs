@@ -16,7 +16,11 @@ pub enum Operation {
 }
 
 /// The operations that have kernels; the others are proved on the CPU alone.
-const KERNELS: &[Operation] = &[Operation::Activation, Operation::QuantizedActivation];
+const KERNELS: &[Operation] = &[
+    Operation::Quantize,
+    Operation::Activation,
+    Operation::QuantizedActivation,
+];
 
 impl Operation {
     /// Whether devices of this kind have it.
