@@ -18,6 +18,7 @@ pub enum Operation {
 /// The operations that have kernels; the others are proved on the CPU alone.
 const KERNELS: &[Operation] = &[
     Operation::Quantize,
+    Operation::Dequantize,
     Operation::Activation,
     Operation::QuantizedActivation,
 ];
