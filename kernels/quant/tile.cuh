@@ -6,11 +6,12 @@
 // blocks of rows and those of columns are reduced within a thread first.
 //
 // The seam: a source says where values come from. It has
-//   struct Params;                        its part of the kernel's parameters
-//   static constexpr bool kWide;          whether micro-tiles hold fp32, else 16-bit elements
-//   packed static constexpr int kTiles;          matrices of the input's shape that it makes of one
-//   read void load(const Params&, const TilePlace&);            what all of them are made of void
-//   fill(int tile, const Params&, const TilePlace&, MicroTile<kWide>&);
+// - Params, its part of the kernel's parameters;
+// - kWide: whether micro-tiles hold fp32, else 16-bit elements as they came;
+// - kTiles: how many matrices of the input's shape it makes of one read;
+// - load(params, place): reads what all of them are made of;
+// - fill(tile, params, place, micro_tile): the values of one of them.
+//
 // fill may be called twice for a tile (both outputs rotated); values outside the place's rows and
 // columns are 0.
 #pragma once
@@ -183,7 +184,8 @@ EVENKEEL_DEVICE void load_floats(const DenseInput& input, const TilePlace& place
   if (input.aligned != 0) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint4 four = ptx::load_global<uint4>(from + 4 * half);
+      // The halves of a sector: the second finds it in L1.
+      const uint4 four = ptx::load_cached<uint4>(from + 4 * half);
       x[4 * half] = __uint_as_float(four.x);
       x[4 * half + 1] = __uint_as_float(four.y);
       x[4 * half + 2] = __uint_as_float(four.z);

@@ -23,24 +23,30 @@ fn reads(problem: &Problem) -> u64 {
     1 + u64::from(current || of_columns)
 }
 
-/// The least that a problem reads and writes: X as often as it must be, every output once.
-fn least(problem: &Problem) -> Bytes {
+/// The least that a problem reads and writes: X as often as it must be, every output once; and the bytes
+/// of its scales among them.
+fn least(problem: &Problem) -> (Bytes, u64) {
     let case = &problem.case;
     let x = case.rows * case.columns * case.dtype.size();
-    let places = problem.wanted.iter().map(|wanted| {
+    let bytes = |place: Option<crate::quant::places::Place>| {
+        place.map_or(0, |place| place.rows() * place.width() * place.dtype.size()) as u64
+    };
+    let (mut stores, mut scales) = (0, 0);
+    for wanted in &problem.wanted {
         let places = crate::quant::places::Places::new(problem, wanted);
-        let parts = [Some(places.data), places.scales, places.tensor_scale];
-        let bytes = parts
-            .into_iter()
-            .flatten()
-            .map(|place| place.rows() * place.width() * place.dtype.size());
-        bytes.sum::<usize>() as u64
-    });
-    Bytes {
-        loads: x as u64 * reads(problem),
-        stores: places.sum(),
+        scales += bytes(places.scales);
+        stores += bytes(Some(places.data)) + bytes(places.tensor_scale);
     }
+    let least = Bytes {
+        loads: x as u64 * reads(problem),
+        stores: stores + scales,
+    };
+    (least, scales)
 }
+
+/// Bytes of sectors for each byte of scales: four bytes, those of a tile's row, are stored at once, into a
+/// sector of 32 whose others the neighbouring tiles store. The L2 gathers them.
+const OF_SCALES: u64 = 8;
 
 /// What comes with each tile of 128 x 128 elements beside them, in bytes: a scale of the tensor that each
 /// thread reads, and partial results.
@@ -50,7 +56,7 @@ fn within(
     held: &mut Held,
     device: &evenkeel::Device,
     problem: &dyn Checked,
-    least: Bytes,
+    (least, scales): (Bytes, u64),
     tiles: u64,
     dtype: DType,
 ) -> Result<(), String> {
@@ -58,13 +64,25 @@ fn within(
     held.problems += 1;
     let more = OF_A_TILE * tiles + 1024;
     // The eight f32 of a thread are a sector, read by two instructions: the second finds it in L1.
-    let times = if dtype == DType::F32 { 2 } else { 1 };
-    for (what, got, least, times) in [
-        ("read", counts.bytes.loads, least.loads, 1),
-        ("written", counts.bytes.stores, least.stores, 1),
-        ("read in sectors", counts.sectors.loads, least.loads, times),
+    let twice = dtype == DType::F32;
+    let sectors = least.stores + OF_SCALES * scales;
+    for (what, got, least, most) in [
+        ("read", counts.bytes.loads, least.loads, least.loads),
+        ("written", counts.bytes.stores, least.stores, least.stores),
+        (
+            "read in sectors",
+            counts.sectors.loads,
+            least.loads,
+            least.loads * if twice { 2 } else { 1 },
+        ),
+        (
+            "written in sectors",
+            counts.sectors.stores,
+            least.stores,
+            sectors * if twice && scales == 0 { 2 } else { 1 },
+        ),
     ] {
-        let most = times * (least + least / 100) + more;
+        let most = most + most / 100 + more;
         if got < least || got > most {
             let launches = &counts.launches;
             return Err(format!(
@@ -80,9 +98,8 @@ fn within(
     Ok(())
 }
 
-/// X is read as often as its scales ask for, in whole sectors, and each output is written once; shared
-/// memory is used without a bank conflict. Sectors written are not held to that: the few scales of a
-/// tile's row are less than one, which the L2 gathers.
+/// X is read as often as its scales ask for, and each output is written once, both in whole sectors but
+/// for scales; shared memory is used without a bank conflict.
 pub(in super::super) fn quantisation_traffic(subject: &Subject, _: Effort) -> Result<Held, String> {
     if let Some(skipped) = there(subject, Operation::Quantize) {
         return skipped;
@@ -196,7 +213,7 @@ pub(in super::super) fn dequantisation_traffic(
             &mut held,
             device(subject, index)?,
             &problem,
-            least,
+            (least, 0),
             tiles,
             dtype,
         )?;
