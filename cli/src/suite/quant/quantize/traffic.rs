@@ -9,6 +9,7 @@ use super::super::super::proofs::device;
 use super::super::super::{Effort, Held, emulated, told};
 use super::cases::{layouts, output, roundings, scalings, there};
 use crate::compare::Checked;
+use crate::norm::placed::Place;
 use crate::quant::{Case, Operation, Problem, ValuesCase};
 use crate::subject::Subject;
 use crate::traffic::{Bytes, counted};
@@ -28,7 +29,7 @@ fn reads(problem: &Problem) -> u64 {
 fn least(problem: &Problem) -> (Bytes, u64) {
     let case = &problem.case;
     let x = case.rows * case.columns * case.dtype.size();
-    let bytes = |place: Option<crate::quant::places::Place>| {
+    let bytes = |place: Option<Place>| {
         place.map_or(0, |place| place.rows() * place.width() * place.dtype.size()) as u64
     };
     let (mut stores, mut scales) = (0, 0);
