@@ -92,6 +92,9 @@ struct ActivationShared {
   }
 };
 
+static_assert(sizeof(ActivationShared) == 32928 + 65536,
+              "src/quant/kernels/activation_store.rs has it");
+
 // Rows of a thread whose loads are on their way at once. No measurement chose it yet.
 inline constexpr int kRowsAtOnce = 2;
 
@@ -262,5 +265,4 @@ using SwiGluSource = ComputedSource<SwiGluFormula>;
 using GeluSource = ComputedSource<GeluFormula>;
 using GradientSource = ComputedSource<GradientFormula>;
 
-// dgate goes to registers at once, dup waits in shared memory until dgate is quantised.
 }  // namespace evenkeel

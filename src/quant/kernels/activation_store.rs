@@ -13,8 +13,10 @@ use crate::quant::{GeluKind, Quantize, Rounding};
 use crate::reference::quant::activation::Function;
 use crate::{Result, Stream, TensorMut, TensorRef};
 
-/// `sizeof(ActivationShared)` of kernels/quant/activation_source.cuh: 64 values of each thread.
-const ACTIVATION_SHARED_BYTES: u32 = SHARED_BYTES + 256 * 64 * size_of::<f32>() as u32;
+/// `sizeof(ActivationShared)` of kernels/quant/activation_source.cuh: 64 values of each thread, 16 bytes at
+/// a time.
+const ACTIVATION_SHARED_BYTES: u32 =
+    SHARED_BYTES.next_multiple_of(16) + 256 * 64 * size_of::<f32>() as u32;
 
 /// `ActivationInput` of kernels/quant/activation_source.cuh.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

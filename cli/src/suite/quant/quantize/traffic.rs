@@ -208,8 +208,8 @@ pub(in super::super) fn dequantisation_traffic(
             loads: (problem.data.len() + scales) as u64,
             stores: (rows * columns * dtype.size()) as u64,
         };
-        // Threads that share a scale each read it: 4 bytes for 8 elements at most.
-        let tiles = (rows / 128 * (columns / 128)) as u64 * 4;
+        // Threads that share a scale each read it, and that of the tensor: 5 bytes for 8 elements at most.
+        let tiles = (rows / 128 * (columns / 128)) as u64 * 5;
         within(
             &mut held,
             device(subject, index)?,
