@@ -15,12 +15,13 @@ EVENKEEL_DEVICE void amax(const ActivationAmaxParams& params) {
 }  // namespace
 }  // namespace evenkeel
 
+// Gradients take more registers than two blocks leave each.
 #define ACTIVATION_AMAX_KERNELS(K)                                    \
   K(activation_amax_swiglu, evenkeel::ActivationAmaxParams, 256, 2,   \
     (evenkeel::amax<evenkeel::SwiGluSource>))                         \
   K(activation_amax_gelu, evenkeel::ActivationAmaxParams, 256, 2,     \
     (evenkeel::amax<evenkeel::GeluSource>))                           \
-  K(activation_amax_gradient, evenkeel::ActivationAmaxParams, 256, 2, \
+  K(activation_amax_gradient, evenkeel::ActivationAmaxParams, 256, 1, \
     (evenkeel::amax<evenkeel::GradientSource>))
 
 EVENKEEL_EXPORT(quant_activation_amax, ACTIVATION_AMAX_KERNELS)

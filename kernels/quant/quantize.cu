@@ -15,13 +15,13 @@ EVENKEEL_DEVICE void quantize_nearest(const QuantizeParams& params) {
 }  // namespace evenkeel
 
 // Narrow kernels hold 32 registers of values: three blocks, 96 KiB of a multiprocessor's loads in
-// flight. Wide ones hold 64.
+// flight; of 4-bit elements two, whose arithmetic takes longer than their loads. Wide ones hold 64.
 #define QUANTIZE_KERNELS(K)                                     \
   K(quant_quantize_b8_narrow, evenkeel::QuantizeParams, 256, 3, \
     (evenkeel::quantize_nearest<8, false>))                     \
   K(quant_quantize_b8_wide, evenkeel::QuantizeParams, 256, 2,   \
     (evenkeel::quantize_nearest<8, true>))                      \
-  K(quant_quantize_b4_narrow, evenkeel::QuantizeParams, 256, 3, \
+  K(quant_quantize_b4_narrow, evenkeel::QuantizeParams, 256, 2, \
     (evenkeel::quantize_nearest<4, false>))                     \
   K(quant_quantize_b4_wide, evenkeel::QuantizeParams, 256, 2, (evenkeel::quantize_nearest<4, true>))
 
