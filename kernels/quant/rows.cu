@@ -64,14 +64,14 @@ EVENKEEL_DEVICE void quantize_rows(const QuantizeRowsParams& params) {
 
 // Most threads and least blocks a multiprocessor, as norm/rows_block.cu has them; no measurement
 // chose these yet.
-#define QUANTIZE_ROWS(K, name, chunk, units, spread, threads, blocks)       \
-  K(quant_rows_##name, evenkeel::QuantizeRowsParams, threads, blocks,       \
+#define QUANTIZE_ROWS(K, name, chunk, units, spread, threads, blocks) \
+  K(quant_rows_##name, evenkeel::QuantizeRowsParams, threads, blocks, \
     (evenkeel::quantize_rows<evenkeel::RowLayout<chunk, units, spread>>))
-#define QUANT_ROWS_KERNELS(K)                   \
-  QUANTIZE_ROWS(K, c8u4, 8, 4, false, 256, 2)   \
-  QUANTIZE_ROWS(K, c8u8, 8, 8, false, 256, 2)   \
-  QUANTIZE_ROWS(K, c4u4, 4, 4, false, 256, 3)   \
-  QUANTIZE_ROWS(K, c4u8, 4, 8, false, 256, 2)   \
+#define QUANT_ROWS_KERNELS(K)                 \
+  QUANTIZE_ROWS(K, c8u4, 8, 4, false, 256, 2) \
+  QUANTIZE_ROWS(K, c8u8, 8, 8, false, 256, 2) \
+  QUANTIZE_ROWS(K, c4u4, 4, 4, false, 256, 3) \
+  QUANTIZE_ROWS(K, c4u8, 4, 8, false, 256, 2) \
   QUANTIZE_ROWS(K, s4u4, 4, 4, true, 512, 1)
 
 EVENKEEL_EXPORT(quant_rows, QUANT_ROWS_KERNELS)
