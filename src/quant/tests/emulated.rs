@@ -128,7 +128,7 @@ impl Case<'_> {
         groups: Option<&Buffer>,
         what: &str,
     ) {
-        let dtype = if self.offset % 2 == 0 {
+        let dtype = if self.offset.is_multiple_of(2) {
             DType::F32
         } else {
             self.dtype
@@ -394,10 +394,9 @@ fn scales_of_a_byte_lie_anywhere() {
                 .rowwise(output)
                 .transposed(output);
             let op = quantize.prepare(&stream).unwrap();
-            let arguments = || {
-                let mut arguments = QuantizeArguments::default();
-                arguments.groups = (groups > 0).then(|| offsets.view());
-                arguments
+            let arguments = || QuantizeArguments {
+                groups: (groups > 0).then(|| offsets.view()),
+                ..QuantizeArguments::default()
             };
             let expected = op.quantize(x.view(), arguments()).unwrap();
             let mut whole = op.allocate(rows, columns, groups).unwrap();
