@@ -1,7 +1,7 @@
 //! Normalizations with quantised results.
 //!
 //! What a device quantises are its own values: the same operation on the same device gives them in
-//! f32, within the bounds of [`rows`](super::rows), and the reference quantises those. The bytes must be
+//! f32, within the bounds of [`rows`], and the reference quantises those. The bytes must be
 //! the same, without tolerance. Both kernels add the numbers of a row in one order where x is f32, or
 //! where rows are odd; elsewhere problems have rows whose sums are exact in any order
 //! ([`Case::problem`]).
