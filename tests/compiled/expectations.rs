@@ -354,6 +354,48 @@ pub const EXPECTATIONS: &[Expectation] = &[
     },
     // Memory that is zeroed: a few words a launch.
     Expectation {
+        kernels: "quant_gauss_*_c*",
+        targets: &[],
+        present: &["LDG.128", "STG.128"],
+        absent: &[],
+        reason: "weights and gradients are read and written 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "quant_gauss_*_s4",
+        targets: &[],
+        present: &["LDG", "STG"],
+        absent: &[],
+        reason: "rows that no wide access fits are read element by element",
+    },
+    Expectation {
+        kernels: "quant_straight_through_*_c*",
+        targets: &[],
+        present: &["LDG.128", "STG.128"],
+        absent: &[],
+        reason: "values and gradients are read and written 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "quant_straight_through_*_s4",
+        targets: &[],
+        present: &["LDG", "STG"],
+        absent: &[],
+        reason: "rows that no wide access fits are read element by element",
+    },
+    Expectation {
+        kernels: "quant_straight_through_reste_*",
+        targets: &[],
+        present: &["MUFU.EX2", "MUFU.LG2"],
+        absent: &[],
+        reason: "a power is the hardware's exponential of a logarithm",
+    },
+    Expectation {
+        kernels: "quant_delayed_update",
+        targets: &[],
+        present: &["LDG", "STG"],
+        absent: &[],
+        reason: "one number of each slot of a history: width is not what its time goes into",
+    },
+    Expectation {
         kernels: "quant_clear",
         targets: &[],
         present: &["STG"],
