@@ -577,13 +577,13 @@ fn the_status_says_what_it_means() {
         | Status::TARGET_MASKED
         | Status::SATURATED;
     assert_eq!(all.bits(), 0b1111);
-    let text = Error::Data(all | Status::from_bits(256)).to_string();
+    let text = Error::Data(all | Status::from_bits(1 << 31)).to_string();
     for word in [
         "outside the vocabulary",
         "NaN or +inf",
         "masked",
         "its end",
-        "0x100",
+        "0x80000000",
     ] {
         assert!(text.contains(word), "{word:?} is not in {text:?}");
     }
