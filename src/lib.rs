@@ -88,6 +88,8 @@ mod host;
 pub mod interop;
 #[cfg(feature = "loss")]
 pub mod loss;
+#[cfg(feature = "matmul")]
+pub mod matmul;
 #[cfg(feature = "norm")]
 pub mod norm;
 #[cfg(feature = "quant")]

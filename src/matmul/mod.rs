@@ -1,0 +1,19 @@
+//! Products of scaled low-bit operands: the linear layers of a model, forward and backward.
+
+mod arguments;
+// Kernels read what the formulas do not.
+#[allow(dead_code)]
+mod call;
+mod check;
+mod host;
+mod kernels;
+#[allow(dead_code)]
+mod operand;
+mod options;
+#[allow(dead_code)]
+mod product;
+
+pub use arguments::{Addend, Groups, MatmulArguments, MatmulOutputs};
+pub use operand::Operand;
+pub use options::{Activation, OperandFormat, Promotion};
+pub use product::{Matmul, PreparedMatmul};
