@@ -16,6 +16,7 @@
 #include "cuda_emulator/math.h"
 #include "cuda_emulator/shim.h"
 #include "cuda_emulator/sync.h"
+#include "cuda_emulator/tensor.h"
 #include "cuda_emulator/types.h"
 #include "cuda_emulator/warp.h"
 

@@ -15,4 +15,14 @@ EVENKEEL_DEVICE void bar_sync(int id, int threads) {
 #endif
 }
 
+// bar.arrive id, threads: as bar.sync, without waiting: what this thread wrote is ordered before
+// what those who wait do next.
+EVENKEEL_DEVICE void bar_arrive(int id, int threads) {
+#if defined(__CUDACC__)
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+#else
+  cuda_emulator::bar_arrive(id, threads);
+#endif
+}
+
 }  // namespace evenkeel::ptx

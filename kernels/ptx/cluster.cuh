@@ -41,6 +41,23 @@ EVENKEEL_DEVICE void cluster_sync() {
 #endif
 }
 
+// The two halves of cluster_sync: work between them overlaps the wait. Every thread of every block
+// calls each.
+EVENKEEL_DEVICE void cluster_arrive() {
+#if defined(__CUDACC__)
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#else
+  cuda_emulator::cluster_arrive(true);
+#endif
+}
+EVENKEEL_DEVICE void cluster_wait() {
+#if defined(__CUDACC__)
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  cuda_emulator::cluster_wait(true);
+#endif
+}
+
 // Stores 16 bytes into block `rank`'s shared memory, at the place where `own_destination` lies in
 // this block's; the bytes complete on that block's barrier at the place of `own_barrier`:
 // st.async.

@@ -1,7 +1,6 @@
 // Asynchronous copies: cp.async, bulk copies (TMA without a tensor map) and st.async. They are
-// carried out at a random later point, up to the wait that orders them.
-//
-// Tensor-map copies, ldmatrix, mma.sync and wgmma will join this file; they are not here yet.
+// carried out at a random later point, up to the wait that orders them. Copies by a tensor map are
+// in tensor.h.
 #pragma once
 
 #include "types.h"

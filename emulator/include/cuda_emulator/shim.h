@@ -109,6 +109,10 @@ enum Group : uint32_t {
   kBulkWait,
   kBulkWaitRead
 };
+enum Element : uint32_t { kBf16, kF16, kE4m3, kE5m2 };
+enum Matrix : uint32_t { kLoadMatrix, kLoadMatrixTranspose, kStoreMatrix, kStoreMatrixTranspose };
+enum Tensor : uint32_t { kTensorLoad, kTensorMulticast, kTensorStore, kTensorReduceAdd };
+enum Wgmma : uint32_t { kWgmmaFence, kWgmmaCommit, kWgmmaWait };
 }  // namespace cuda_emulator::code
 
 extern "C" {
@@ -135,6 +139,15 @@ uint64_t cuda_emulator_atomic(uint32_t op, const volatile void* address, uint32_
 void cuda_emulator_copy(uint32_t op, void* destination, const void* source, uint32_t bytes,
                         void* bar, uint32_t argument);
 void cuda_emulator_group(uint32_t op, int32_t pending, void* bar);
+void cuda_emulator_matrix(uint32_t op, uint32_t count, uint32_t* registers, void* row);
+void cuda_emulator_mma(uint32_t a_type, uint32_t b_type, float* d, const uint32_t* a,
+                       const uint32_t* b);
+void cuda_emulator_tensor(uint32_t op, void* shared, const void* map, void* bar,
+                          const int32_t* coordinates, uint32_t dimensions, uint32_t blocks);
+// `a_registers` is null where a lies in shared memory; `flags`: 1 transposes a, 2 b, 4 accumulates.
+void cuda_emulator_wgmma(uint32_t a_type, uint32_t b_type, uint32_t columns, uint32_t flags,
+                         float* d, const uint32_t* a_registers, uint64_t a, uint64_t b);
+void cuda_emulator_wgmma_group(uint32_t op, int32_t pending);
 void* cuda_emulator_map_shared(void* own, uint32_t rank);
 void cuda_emulator_setmaxnreg(int32_t count, uint32_t increase);
 void cuda_emulator_pause(uint32_t nanoseconds);
