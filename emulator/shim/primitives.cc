@@ -18,6 +18,10 @@ void cuda_emulator_core_copy(void* context, uint32_t op, void* destination, cons
                              uint32_t bytes, void* bar, uint32_t argument, const void* pc);
 void cuda_emulator_core_group(void* context, uint32_t op, int32_t pending, void* bar,
                               const void* pc);
+void cuda_emulator_core_matrix(void* context, uint32_t op, uint32_t count, uint32_t* registers,
+                               void* row, const void* pc);
+void cuda_emulator_core_mma(void* context, uint32_t a_type, uint32_t b_type, float* d,
+                            const uint32_t* a, const uint32_t* b, const void* pc);
 void* cuda_emulator_core_map_shared(void* context, void* own, uint32_t rank, const void* pc);
 void cuda_emulator_core_setmaxnreg(void* context, int32_t count, uint32_t increase, const void* pc);
 void cuda_emulator_core_pause(void* context, const void* pc);
@@ -60,6 +64,13 @@ void cuda_emulator_copy(uint32_t op, void* destination, const void* source, uint
 }
 void cuda_emulator_group(uint32_t op, int32_t pending, void* bar) {
   cuda_emulator_core_group(STATE.context, op, pending, bar, PC);
+}
+void cuda_emulator_matrix(uint32_t op, uint32_t count, uint32_t* registers, void* row) {
+  cuda_emulator_core_matrix(STATE.context, op, count, registers, row, PC);
+}
+void cuda_emulator_mma(uint32_t a_type, uint32_t b_type, float* d, const uint32_t* a,
+                       const uint32_t* b) {
+  cuda_emulator_core_mma(STATE.context, a_type, b_type, d, a, b, PC);
 }
 void* cuda_emulator_map_shared(void* own, uint32_t rank) {
   return cuda_emulator_core_map_shared(STATE.context, own, rank, PC);

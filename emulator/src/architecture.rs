@@ -39,6 +39,11 @@ pub struct Architecture {
     pub max_cluster: u32,
     /// The largest cluster a kernel may ask for with the non-portable attribute.
     pub max_cluster_non_portable: u32,
+    /// Bits below the largest exponent that tensor cores keep when they add up products of 8-bit
+    /// floating-point numbers.
+    pub fp8_fraction_bits: u32,
+    /// The same for products of bf16 and f16.
+    pub half_fraction_bits: u32,
 }
 
 impl Architecture {
@@ -67,6 +72,8 @@ impl Architecture {
             registers_per_multiprocessor: 65536,
             max_cluster: clusters.0,
             max_cluster_non_portable: clusters.1,
+            fp8_fraction_bits: 13,
+            half_fraction_bits: 24,
         }
     }
 
@@ -119,6 +126,15 @@ impl Architecture {
     pub fn with_multiprocessors(mut self, count: u32) -> Architecture {
         self.multiprocessors = count;
         self.processing_clusters = vec![count];
+        self
+    }
+
+    /// A device whose tensor cores keep other numbers of fraction bits, up to 24 for 8-bit numbers
+    /// and for bf16 and f16.
+    #[must_use]
+    pub fn with_fraction_bits(mut self, fp8: u32, half: u32) -> Architecture {
+        self.fp8_fraction_bits = fp8.min(24);
+        self.half_fraction_bits = half.min(24);
         self
     }
 

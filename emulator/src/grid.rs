@@ -28,6 +28,7 @@ const CONTEXTS_KEPT: usize = 8;
 pub(crate) struct Run {
     pub(crate) kernel: Kernel,
     pub(crate) launch: Launch,
+    pub(crate) architecture: Architecture,
     pub(crate) params: Sparse,
     pub(crate) generation: u32,
     /// Whether several workers use the shadow of global memory.
@@ -454,6 +455,7 @@ pub(crate) fn launch(
     let run = Run {
         kernel: *kernel,
         launch: launch.clone(),
+        architecture: architecture.clone(),
         params: memory,
         generation: heap.generation,
         locked: workers > 1,

@@ -22,6 +22,7 @@ mod report;
 mod rng;
 mod shadow;
 mod symbol;
+mod tensor_core;
 mod traffic;
 
 pub use architecture::Architecture;

@@ -29,6 +29,9 @@ pub enum FindingKind {
     BarrierMisuse,
     /// A wrong size, alignment, address space or order of an asynchronous copy.
     AsyncMisuse,
+    /// Registers of a warpgroup's product used out of order: no `wgmma.fence` before it, written
+    /// before its wait, or never waited for.
+    WgmmaMisuse,
     /// A generic access that no `fence.proxy.async` orders before an asynchronous one.
     ProxyFence,
     /// Shared memory of a block that has exited, or may have.
@@ -124,10 +127,12 @@ pub enum SyncOperation {
     FenceProxyAsync,
     /// `fence.mbarrier_init`.
     FenceMbarrierInit,
-    /// `cp.async.commit_group` or `cp.async.bulk.commit_group`.
+    /// `cp.async.commit_group`, `cp.async.bulk.commit_group` or `wgmma.commit_group`.
     CommitGroup,
-    /// `cp.async.wait_group`, or the bulk form with or without `.read`.
+    /// `cp.async.wait_group`, the bulk form with or without `.read`, or `wgmma.wait_group`.
     WaitGroup,
+    /// `wgmma.fence`.
+    WgmmaFence,
 }
 
 /// A synchronisation call of the kernel: the line outside the wrappers, and what is called there.
@@ -174,6 +179,8 @@ pub struct Traffic {
     pub distributed_store_bytes: u64,
     /// Shared-memory wavefronts beyond the one (or two, or four) an access needs.
     pub bank_conflicts: u64,
+    /// Floating-point operations of tensor cores: two for each product.
+    pub tensor_flops: u64,
     /// Where the bank conflicts happened, most first.
     pub bank_conflict_sites: Vec<(Location, u64)>,
 }

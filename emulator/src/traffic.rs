@@ -63,6 +63,7 @@ impl Counters {
         a.distributed_load_bytes += b.distributed_load_bytes;
         a.distributed_store_bytes += b.distributed_store_bytes;
         a.bank_conflicts += b.bank_conflicts;
+        a.tensor_flops += b.tensor_flops;
         for (&pc, &count) in &other.conflicts {
             *self.conflicts.entry(pc).or_default() += count;
         }

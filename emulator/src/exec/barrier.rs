@@ -114,7 +114,7 @@ impl Cluster {
         self.park(Wait::Barrier(id as u32 & 15), pc)
     }
 
-    fn other_line(&self, a: usize, b: usize) -> bool {
+    pub(super) fn other_line(&self, a: usize, b: usize) -> bool {
         let suspender = self.threads[self.current as usize].suspender;
         super::ffi::on_big_stack(suspender, || {
             let (a, b) = (symbol::place(a), symbol::place(b));

@@ -129,6 +129,18 @@ codes!(GroupOp {
     BulkWaitRead
 });
 
+codes!(Element {
+    Bf16,
+    F16,
+    E4m3,
+    E5m2
+});
+codes!(MatrixOp {
+    LoadMatrix,
+    LoadMatrixTranspose,
+    StoreMatrix,
+    StoreMatrixTranspose
+});
 /// Flags of an access hook (shim/hooks.cc).
 pub(crate) const WRITE: u32 = 1;
 pub(crate) const UNALIGNED: u32 = 2;
@@ -153,6 +165,8 @@ mod tests {
             ("Scope", Scope::names()),
             ("Copy", CopyOp::names()),
             ("Group", GroupOp::names()),
+            ("Element", Element::names()),
+            ("Matrix", MatrixOp::names()),
         ] {
             let start = format!("enum {name} : uint32_t {{");
             let body = header

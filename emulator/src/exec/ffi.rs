@@ -1,7 +1,8 @@
 //! The functions the shim calls, and the state it reads.
 
 use super::codes::{
-    AtomicOp, BarrierOp, ClusterOp, CopyOp, FenceOp, GroupOp, MbarrierOp, Order, Scope, WarpOp,
+    AtomicOp, BarrierOp, ClusterOp, CopyOp, Element, FenceOp, GroupOp, MatrixOp, MbarrierOp, Order,
+    Scope, WarpOp,
 };
 use super::fiber::Suspender;
 use super::{Cluster, Flow};
@@ -262,6 +263,40 @@ unsafe extern "C-unwind" fn cuda_emulator_core_group(
     let op = GroupOp::from_code(op);
     // SAFETY: by the contract.
     unsafe { drive(context, |c| c.group(op, pending, bar, pc)) };
+}
+
+/// # Safety
+/// As for `cuda_emulator_core_access`; `registers` leads to `count` of the current thread's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn cuda_emulator_core_matrix(
+    context: *mut Cluster,
+    op: u32,
+    count: u32,
+    registers: usize,
+    row: usize,
+    pc: usize,
+) {
+    let op = MatrixOp::from_code(op);
+    // SAFETY: by the contract.
+    unsafe { drive(context, |c| c.matrix(op, count, registers, row, pc)) };
+}
+
+/// # Safety
+/// As for `cuda_emulator_core_access`; the pointers lead to four, four and two registers of the
+/// current thread's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn cuda_emulator_core_mma(
+    context: *mut Cluster,
+    a_type: u32,
+    b_type: u32,
+    d: usize,
+    a: usize,
+    b: usize,
+    pc: usize,
+) {
+    let types = (Element::from_code(a_type), Element::from_code(b_type));
+    // SAFETY: by the contract.
+    unsafe { drive(context, |c| c.mma(types, d, a, b, pc)) };
 }
 
 /// # Safety

@@ -1,6 +1,7 @@
 //! The execution of one cluster: its threads, their memory, and everything they can call.
 
 mod access;
+mod aligned;
 mod asynchronous;
 mod atomic;
 mod barrier;
@@ -8,6 +9,7 @@ pub(crate) mod codes;
 mod ffi;
 mod fiber;
 mod groups;
+mod matrix;
 mod mbarrier;
 mod race;
 mod schedule;
@@ -59,6 +61,8 @@ pub(crate) enum Wait {
     Barrier(u32),
     Cluster,
     Mbarrier(usize, u32),
+    /// An instruction that needs the whole warp.
+    Aligned(&'static str),
     Spin(usize),
     Turn,
 }
@@ -100,6 +104,7 @@ struct Warp {
     spinning: u32,
     listed: bool,
     meets: Vec<warp::Meet>,
+    aligned: aligned::Gathering,
     active: Vec<(u32, usize)>,
 }
 

@@ -296,6 +296,7 @@ impl Cluster {
                 let state = self.describe_mbarrier(address);
                 format!("wait for parity {parity} of {state}")
             }
+            Wait::Aligned(what) => format!("wait in {what} for the rest of their warp"),
             Wait::Spin(address) => format!("poll {}", self.describe_address(address)),
             Wait::Turn => "wait for another cluster".into(),
         }

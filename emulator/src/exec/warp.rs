@@ -17,6 +17,18 @@ pub(super) struct Meet {
     pcs: [usize; 32],
 }
 
+impl Meet {
+    pub(super) fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    /// The primitive in words, and where a lane waits in it.
+    pub(super) fn describe(&self) -> (String, usize) {
+        let name = format!("{:?} with mask {:#010x}", self.op, self.mask);
+        (name, self.pcs[self.arrived.trailing_zeros() as usize & 31])
+    }
+}
+
 impl Cluster {
     pub(super) fn warp(
         &mut self,
@@ -49,6 +61,10 @@ impl Cluster {
             let message = format!("{op:?} with mask {mask:#010x}: lane {gone} has exited");
             return self.fatal(FindingKind::WarpMisuse, pc, message, 0);
         }
+        if let Some(flow) = self.clash_with_aligned(index, mask, &format!("{op:?}"), pc) {
+            return flow;
+        }
+        let warp = &self.warps[index];
         // A lane this call needs waits in a primitive that needs the caller: neither can complete.
         let clash = warp.meets.iter().find(|meet| {
             meet.arrived & mask != 0
@@ -226,6 +242,10 @@ impl Cluster {
             self.fatal(FindingKind::Divergence, pc, message, 0);
             return;
         }
+        if self.exit_aligned(tid) {
+            return;
+        }
+        let warp = &self.warps[index];
         if warp.exists == warp.exited {
             self.warp_traffic[index].flush(&mut self.counters);
         }

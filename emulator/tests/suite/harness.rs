@@ -31,6 +31,7 @@ tables!(
     cluster: test_cluster,
     grid: test_grid,
     memory: test_memory,
+    tensor_core: test_tensor_core,
     traffic: test_traffic,
     warp: test_warp,
 );

@@ -7,4 +7,5 @@ mod grid;
 mod harness;
 mod launch;
 mod memory;
+mod tensor_core;
 mod warp;
