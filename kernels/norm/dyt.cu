@@ -20,6 +20,7 @@
 #include "common/status.h"
 #include "common/team_sums.cuh"
 #include "common/walk.cuh"
+#include "norm/dyt.cuh"
 
 namespace evenkeel {
 
@@ -87,7 +88,7 @@ EVENKEEL_DEVICE void forward(const DytParams& params) {
 #pragma unroll
       for (int e = 0; e < Layout::kChunk; ++e) {
         fault += 0.0f * y[e];
-        y[e] = tanhf(alpha * y[e]) * gamma[e] + beta[e];
+        y[e] = dynamic_tanh(y[e], alpha, gamma[e], beta[e]);
       }
       walk.store(params.out, walk.row(grid, first, r), y);
     }

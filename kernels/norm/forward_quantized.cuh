@@ -1,10 +1,11 @@
 // The normalizations of norm/forward.cuh with results in 8 or 4 bits (common/quantized_rows.cuh).
 //
 // Traffic: that of norm/forward.cuh, with one byte or half of one for each element of y, and its
-// scales, in y's place. Longer rows than a block's registers hold are read again, from L2 where
-// that holds the rows in flight: once, and once more for a scale of the row. At 4.3 TB/s, 16384 x
-// 8192 from bf16 to FP8 are 403 MB and 94 us, to FP4 340 MB and 79 us: predictions, nothing of this
-// has been measured yet.
+// scales, in y's place. Rows of more than 8192 elements are a cluster's, where there are clusters;
+// elsewhere, and beyond what its registers hold, they are read again, from L2 where that holds the
+// rows in flight: once, and once more for a scale of the row. At 4.3 TB/s, 16384 x 8192 from bf16
+// to FP8 are 403 MB and 94 us, to FP4 340 MB and 79 us: predictions, nothing of this has been
+// measured yet.
 //
 // There is one kernel for all formats, which it chooses between as it runs.
 #pragma once
@@ -22,17 +23,19 @@ struct NormForwardQuantizedParams {
 static_assert(sizeof(NormForwardQuantizedParams) == 408, "src/norm/params.rs mirrors it");
 
 // Shared memory: the team's, heads for rotary, then a word for each block of the teams' rows.
-template <bool kLayer, Extra kExtra, typename Layout>
+template <bool kLayer, Extra kExtra, typename Layout, typename Team = LocalTeam>
 EVENKEEL_DEVICE void norm_forward_quantized(const NormForwardQuantizedParams& params) {
   unsigned char* const base = platform::dynamic_shared();
   const RowGrid& grid = params.norm.grid;
-  LocalTeam team(grid, *reinterpret_cast<TeamShared*>(base));
-  uint32_t* const words = reinterpret_cast<uint32_t*>(base + sizeof(TeamShared)) +
-                          team.count() * head_floats<kExtra>(grid);
+  using Shared = typename Team::Shared;
+  Team team(grid, *reinterpret_cast<Shared*>(base));
+  uint32_t* const words =
+      reinterpret_cast<uint32_t*>(base + sizeof(Shared)) + team.count() * head_floats<kExtra>(grid);
   StoreQuantized<Layout> store(params.y, grid, words);
   store.clear_padding();
   norm_forward_to<kLayer, kExtra, Layout>(params.norm, team, store);
   store.finish(params.norm.status);
+  team.leave();
 }
 
 }  // namespace evenkeel
@@ -53,4 +56,5 @@ EVENKEEL_DEVICE void norm_forward_quantized(const NormForwardQuantizedParams& pa
   NORM_QUANTIZED(K, kind##_rotary_s4u4, layer, kRotary, 4, 4, true, 512, 1)  \
   NORM_QUANTIZED(K, kind##_gate_c8u4, layer, kGate, 8, 4, false, 256, 2)     \
   NORM_QUANTIZED(K, kind##_gate_c4u4, layer, kGate, 4, 4, false, 256, 2)     \
+  NORM_QUANTIZED(K, kind##_gate_c4u8, layer, kGate, 4, 8, false, 256, 1)     \
   NORM_QUANTIZED(K, kind##_gate_s4u4, layer, kGate, 4, 4, true, 512, 1)

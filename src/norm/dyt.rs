@@ -9,6 +9,8 @@ use super::host;
 use super::kernels::{DytKernels, dyt_workspace_bytes};
 use crate::check::{Check, FLOATS, Named, read, reborrow, write};
 use crate::device::stream::Backend;
+#[cfg(feature = "quant")]
+use crate::quant::Quantize;
 use crate::rows::RowShape;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 
@@ -44,13 +46,25 @@ use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
 /// # Ok::<(), evenkeel::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Dyt;
+pub struct Dyt {
+    #[cfg(feature = "quant")]
+    quantize: Option<Quantize>,
+}
 
 impl Dyt {
-    /// It has no options.
+    /// It has no options of its own.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// How [`forward_quantized`](PreparedDyt::forward_quantized) quantises y, as
+    /// [`Norm::quantized`](super::Norm::quantized) says.
+    #[cfg(feature = "quant")]
+    #[must_use]
+    pub fn quantized(mut self, quantize: Quantize) -> Self {
+        self.quantize = Some(quantize);
+        self
     }
 
     /// Loads the kernels, so that calls can be captured into a graph.
@@ -62,10 +76,15 @@ impl Dyt {
             Backend::Reference => None,
             Backend::Kernels => Some(DytKernels::load(stream)?),
         };
-        Ok(PreparedDyt {
+        let op = PreparedDyt {
             stream: stream.clone(),
             kernels,
-        })
+            #[cfg(feature = "quant")]
+            quantize: None,
+        };
+        #[cfg(feature = "quant")]
+        let op = op.quantized(self.quantize)?;
+        Ok(op)
     }
 }
 
@@ -127,9 +146,12 @@ pub(super) struct BackwardCall<'a> {
 /// - The CPU computes in f64, kernels in f32; both round each result once.
 #[derive(Debug)]
 pub struct PreparedDyt {
-    stream: Stream,
+    pub(super) stream: Stream,
     /// None: the reference runs the calls.
-    kernels: Option<DytKernels>,
+    pub(super) kernels: Option<DytKernels>,
+    /// How results are quantised, where they are.
+    #[cfg(feature = "quant")]
+    pub(super) quantize: Option<Quantize>,
 }
 
 impl PreparedDyt {
@@ -278,7 +300,7 @@ impl PreparedDyt {
         )
     }
 
-    fn check(&self, op: &'static str) -> Check {
+    pub(super) fn check(&self, op: &'static str) -> Check {
         Check::new(op, &self.stream)
     }
 
@@ -371,7 +393,7 @@ impl BackwardCall<'_> {
 }
 
 /// What every call reads, against x.
-fn inputs(
+pub(super) fn inputs(
     check: &Check,
     x: &TensorRef<'_>,
     alpha: &TensorRef<'_>,
@@ -387,7 +409,7 @@ fn inputs(
     Ok(shape)
 }
 
-fn input_views<'a>(alpha: TensorRef<'a>, weights: &Weights<'a>) -> Named<'a> {
+pub(super) fn input_views<'a>(alpha: TensorRef<'a>, weights: &Weights<'a>) -> Named<'a> {
     let mut views: Named<'_> = vec![("alpha", alpha)];
     read(
         &mut views,

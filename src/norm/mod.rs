@@ -32,12 +32,16 @@
 //!
 //! # Into low bits
 //!
-//! [`Norm`], [`HeadNorm`], [`GatedNorm`] and [`Sdd`] quantise their results as they leave, where they
-//! are told to (`quantized`): `forward_quantized` and its forms read x once and write y in 8 or 4
-//! bits, in each format whose scales a row or a given scale of the tensor decides. A backward does not
-//! need y, and is the same. [`Softmax`] has no such form, since its backward takes y itself, nor have
-//! [`Dyt`], whose threads see no row as a whole, and [`SpectralNorm`], whose W^ is a weight: there
-//! quantise y with `quant::Quantize`.
+//! [`Norm`], [`HeadNorm`], [`GatedNorm`], [`Sdd`] and [`Dyt`] quantise their results as they leave,
+//! where they are told to (`quantized`): `forward_quantized` and its forms read x once and write y in 8
+//! or 4 bits, in each format whose scales a row or a given scale of the tensor decides. A backward does
+//! not need y, and is the same.
+//!
+//! The others have no such form. [`Softmax`]'s y is what its own backward takes, so that it must be
+//! stored as it is, and no product of a linear layer follows it whose operand it would be: attention
+//! multiplies it with the values where it is made. [`SpectralNorm`]'s W^ is a weight, which is quantised
+//! once for many tokens, transposed too; give the product its scale instead. Either can be quantised
+//! by `quant::Quantize`.
 //!
 //! # How they are called
 //!

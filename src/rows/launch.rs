@@ -199,6 +199,63 @@ pub(crate) const FORWARD: Ladder = Ladder {
     ],
 };
 
+/// Operations that keep nothing from row to row and store their results quantised.
+///
+/// As [`FORWARD`], whose rungs give the same orders of sums, without those whose registers the code of
+/// a format needs: eight units of 8, and eight units in blocks of 512 threads (of 128 registers each,
+/// which spill). No measurement chose these numbers yet.
+#[cfg(feature = "quant")]
+pub(crate) const QUANTIZED: Ladder = Ladder {
+    block: 256,
+    rungs: &[
+        // 16-bit tensors.
+        Rung::new(Layout::C8U2, 16, 1, "to 256 columns: several rows a warp"),
+        Rung::new(Layout::C8U4, 256, 1, "to 8192: a warp a row to 1024"),
+        Rung::new(
+            Layout::C8U2,
+            256,
+            1,
+            "to 4096, for operations without the one before",
+        ),
+        Rung::new(Layout::C8U4, 256, 4, "to 32768: four blocks' registers"),
+        Rung::new(
+            Layout::C8U4,
+            256,
+            8,
+            "to 65536: the largest cluster that every such GPU has",
+        ),
+        Rung::new(
+            Layout::C8U4,
+            256,
+            16,
+            "to 131072; longer rows are read twice",
+        ),
+        // f32 among the tensors.
+        Rung::new(Layout::C4U4, 256, 1, "to 4096: as C8U4"),
+        Rung::new(Layout::C4U8, 256, 1, "to 8192"),
+        Rung::new(Layout::C4U8, 256, 2, "to 16384"),
+        Rung::new(Layout::C4U8, 256, 4, "to 32768"),
+        Rung::new(Layout::C4U8, 256, 8, "to 65536"),
+        Rung::new(
+            Layout::C4U8,
+            256,
+            16,
+            "to 131072; longer rows are read twice",
+        ),
+        // Rows that do not begin or end on a vector's boundary.
+        Rung::new(Layout::S4U4, 512, 1, "to 8192: as in FORWARD"),
+        Rung::new(Layout::S4U4, 512, 2, "to 16384"),
+        Rung::new(Layout::S4U4, 512, 4, "to 32768"),
+        Rung::new(Layout::S4U4, 512, 8, "to 65536"),
+        Rung::new(
+            Layout::S4U4,
+            512,
+            16,
+            "to 131072; longer odd rows are read twice",
+        ),
+    ],
+};
+
 /// Operations that keep sums over rows for every column, in registers where these hold them.
 ///
 /// 128 registers a thread leave 512 threads a multiprocessor, with two tensors' next row on its way.
@@ -418,6 +475,31 @@ mod tests {
         }
     }
 
+    const LADDERS: &[&Ladder] = &[
+        &FORWARD,
+        &BACKWARD,
+        #[cfg(feature = "quant")]
+        &QUANTIZED,
+    ];
+
+    /// Sums of quantised rows have the order of the plain ones, wherever both have the layout.
+    #[cfg(feature = "quant")]
+    #[test]
+    fn quantised_rows_of_f32_take_the_rungs_of_plain_ones() {
+        for columns in [4, 100, 4096, 8192, 8196, 16_384, 40_000, 131_072] {
+            for chunk in [4, 8] {
+                let plain = shape(&FORWARD, columns, chunk);
+                if chunk == 4 || columns <= 8192 || (16_385..=131_072).contains(&columns) {
+                    assert_eq!(
+                        shape(&QUANTIZED, columns, chunk),
+                        plain,
+                        "{columns} columns"
+                    );
+                }
+            }
+        }
+    }
+
     const ALL: [Layout; 8] = [
         Layout::C8U2,
         Layout::C8U4,
@@ -469,7 +551,7 @@ mod tests {
         for columns in [
             1, 7, 8, 100, 256, 257, 4097, 8200, 12_296, 16_384, 16_385, 50_257, 131_073, 262_144,
         ] {
-            for ladder in [&FORWARD, &BACKWARD] {
+            for ladder in LADDERS {
                 for chunk in [8, 4] {
                     for cluster in [1, 8, 16] {
                         let launches = available(ladder, &ALL, cluster)
@@ -495,7 +577,7 @@ mod tests {
 
     #[test]
     fn every_rung_has_its_rows() {
-        for ladder in [&FORWARD, &BACKWARD] {
+        for ladder in LADDERS {
             for (index, rung) in ladder.rungs.iter().enumerate() {
                 assert!(rung.threads <= 512 && rung.cluster <= 16 && !rung.reason.is_empty());
                 let only = [rung.layout];

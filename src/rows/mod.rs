@@ -9,6 +9,8 @@ mod quantized;
 mod shape;
 
 pub(crate) use kernels::{CLUSTER_TEAM_SHARED_BYTES, Plan, RowKernels, Source, TEAM_SHARED_BYTES};
+#[cfg(feature = "quant")]
+pub(crate) use launch::QUANTIZED;
 pub(crate) use launch::{Alignment, BACKWARD, Layout, RowLaunch};
 pub(crate) use params::{ColumnVector, Divisor, RowGrid, RowTensor, float_type, integer_type};
 #[cfg(feature = "quant")]

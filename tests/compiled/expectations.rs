@@ -155,6 +155,13 @@ pub const EXPECTATIONS: &[Expectation] = &[
         reason: "FP8 is converted by the instruction where there is one",
     },
     Expectation {
+        kernels: "norm_quantized_cluster_*",
+        targets: &[],
+        present: &["SYNCS.PHASECHK"],
+        absent: &[],
+        reason: "the blocks' partial results arrive by messages that an mbarrier completes",
+    },
+    Expectation {
         kernels: "quant_rows_c*",
         targets: &[],
         present: &["LDG.128", "SHFL"],

@@ -87,6 +87,9 @@ properties!(
     quantised_same_bits,
     quantised_traffic,
     quantised_on_other_architectures,
+    quantised_dyts,
+    quantised_dyt_bits,
+    quantised_dyt_traffic,
 );
 
 /// A golden case of a normalization as a problem: its data, and the call whose results the file has.

@@ -68,6 +68,9 @@ pub(in crate::norm) struct DytKernels {
     forward: WalkKernels,
     backward: WalkKernels,
     sums: Kernel,
+    /// Of quantised results, where they were asked for.
+    #[cfg(feature = "quant")]
+    pub(super) quantized: Option<super::dyt_quantized::QuantizedKernels>,
 }
 
 /// Bytes of partial sums: of gamma and of beta in each slice, of alpha in each block. Tensors decide
@@ -93,6 +96,8 @@ impl DytKernels {
             forward: WalkKernels::load(stream, MODULE, "norm_dyt_forward", LAYOUTS)?,
             backward: WalkKernels::load(stream, MODULE, "norm_dyt_backward", LAYOUTS)?,
             sums: stream.kernel(MODULE, "norm_dyt_sums")?,
+            #[cfg(feature = "quant")]
+            quantized: None,
         })
     }
 
@@ -195,7 +200,7 @@ impl DytKernels {
     }
 }
 
-fn weight_alignment(weights: &Weights<'_>) -> Alignment {
+pub(super) fn weight_alignment(weights: &Weights<'_>) -> Alignment {
     let mut alignment = Alignment::default();
     for vector in [&weights.gamma, &weights.beta].into_iter().flatten() {
         alignment.add_vector(vector);
@@ -203,7 +208,7 @@ fn weight_alignment(weights: &Weights<'_>) -> Alignment {
     alignment
 }
 
-fn inputs<'a>(alpha: TensorRef<'a>, weights: &Weights<'a>) -> Vec<TensorRef<'a>> {
+pub(super) fn inputs<'a>(alpha: TensorRef<'a>, weights: &Weights<'a>) -> Vec<TensorRef<'a>> {
     let views = [Some(alpha), weights.gamma, weights.beta];
     views.into_iter().flatten().collect()
 }

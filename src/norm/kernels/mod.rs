@@ -4,6 +4,8 @@ mod backward;
 mod columns;
 mod dyt;
 #[cfg(feature = "quant")]
+mod dyt_quantized;
+#[cfg(feature = "quant")]
 mod quantized;
 mod rows;
 mod softmax;

@@ -7,7 +7,9 @@ use crate::norm::NormKind;
 use crate::norm::call::ForwardCall;
 use crate::norm::params::NormForwardQuantizedParams;
 use crate::quant::Store;
-use crate::rows::{Layout, QuantizedRows, RowKernels, RowLaunch, RowTensor, Source, touch_store};
+use crate::rows::{
+    Layout, QUANTIZED, QuantizedRows, RowKernels, RowLaunch, RowTensor, Source, touch_store,
+};
 use crate::{Error, Result, Stream};
 
 /// Those that kernels/norm/forward_quantized.cuh lists.
@@ -15,9 +17,12 @@ fn layouts(extra: Extra) -> &'static [Layout] {
     match extra {
         Extra::None => &[Layout::C8U4, Layout::C4U4, Layout::C4U8, Layout::S4U4],
         Extra::Rotary => &[Layout::C8U2, Layout::C4U4, Layout::S4U4],
-        Extra::Gate => &[Layout::C8U4, Layout::C4U4, Layout::S4U4],
+        Extra::Gate => &[Layout::C8U4, Layout::C4U4, Layout::C4U8, Layout::S4U4],
     }
 }
+
+/// Those that kernels/norm/quantized_*_cluster.cu list.
+pub(super) const CLUSTER_LAYOUTS: [Layout; 3] = [Layout::C8U4, Layout::C4U8, Layout::S4U4];
 
 /// For each [`Extra`].
 pub(in crate::norm) struct QuantizedKernels([RowKernels; 3]);
@@ -30,16 +35,25 @@ impl NormKernels {
         kind: NormKind,
     ) -> Result<()> {
         let load = |extra: Extra| {
-            let (name, module) = match kind {
-                NormKind::Rms => (kind_name(kind), "norm_quantized_rms"),
-                NormKind::Layer => (kind_name(kind), "norm_quantized_layer"),
+            let modules = match kind {
+                NormKind::Rms => ["norm_quantized_rms", "norm_quantized_rms_cluster"],
+                NormKind::Layer => ["norm_quantized_layer", "norm_quantized_layer_cluster"],
             };
-            let source = Source {
-                module,
-                stem: &format!("norm_quantized_{name}{}", extra.name()),
+            let name = format!("{}{}", kind_name(kind), extra.name());
+            let block = Source {
+                module: modules[0],
+                stem: &format!("norm_quantized_{name}"),
                 layouts: layouts(extra),
             };
-            RowKernels::load(stream, source, None)
+            let stem = format!("norm_quantized_cluster_{name}");
+            let cluster = Source {
+                module: modules[1],
+                stem: &stem,
+                layouts: &CLUSTER_LAYOUTS,
+            };
+            // Heads that are turned are of one block.
+            let cluster = (extra != Extra::Rotary).then_some(cluster);
+            Ok(RowKernels::load(stream, block, cluster)?.on(&QUANTIZED))
         };
         let [plain, rotary, gate] = Extra::ALL;
         self.quantized = Some(QuantizedKernels([load(plain)?, load(rotary)?, load(gate)?]));
@@ -78,7 +92,7 @@ impl NormKernels {
             return Ok(());
         }
         // Without rows the copy of the given scale remains to be written.
-        plan.config.grid = plan.config.grid.max(1);
+        plan.config.grid = plan.config.grid.max(plan.config.cluster);
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         let mut params = NormForwardQuantizedParams {
             y: QuantizedRows::new(&store, &output, shape),

@@ -1,9 +1,12 @@
 //! Quantised results: what the normalizations share of them.
 
+mod dyt;
 mod gated;
 mod heads;
 mod norm;
 mod sdd;
+
+pub(super) use dyt::QuantizedCall as DytQuantizedCall;
 
 use super::arguments::{Saved, Statistics};
 use super::call::{ForwardCall, RowOp};

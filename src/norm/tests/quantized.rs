@@ -2,8 +2,8 @@
 
 use super::numbers;
 use crate::norm::{
-    GatedNorm, HeadNorm, HeadNormOptions, Norm, NormOptions, NormQuantized, Pairing, RotaryTables,
-    Sdd, Weights,
+    Dyt, GatedNorm, HeadNorm, HeadNormOptions, Norm, NormOptions, Pairing, RotaryTables, Sdd,
+    Weights,
 };
 use crate::quant::{
     Format, Fp8, Hadamard, OutputArguments, OutputOptions, Quantize, QuantizeArguments,
@@ -108,7 +108,7 @@ fn assert_same(got: &QuantizedTensor, expected: &Quantized, what: &str) {
 /// One operation: its plain results in f32 and its quantised ones.
 struct Run<'r> {
     plain: &'r dyn Fn(&Stream) -> Buffer,
-    quantized: &'r dyn Fn(&Stream, Quantize, QuantizeArguments<'_>) -> NormQuantized,
+    quantized: &'r dyn Fn(&Stream, Quantize, QuantizeArguments<'_>) -> QuantizedTensor,
 }
 
 fn check(name: &str, [rows, columns]: [usize; 2], skip: impl Fn(Format) -> bool, run: Run<'_>) {
@@ -145,7 +145,7 @@ fn check(name: &str, [rows, columns]: [usize; 2], skip: impl Fn(Format) -> bool,
             let quantize = Quantize::new(options).rowwise(output);
             let result = (run.quantized)(&stream, quantize, arguments);
             let what = format!("{name} [{rows}, {columns}] {options:?} {output:?} on {device}");
-            assert_same(&result.y, &expected, &what);
+            assert_same(&result, &expected, &what);
             assert_eq!(
                 amax.read::<f32>().unwrap(),
                 [expected.amaxes[0].max(0.25)],
@@ -156,7 +156,7 @@ fn check(name: &str, [rows, columns]: [usize; 2], skip: impl Fn(Format) -> bool,
                 4 + expected.underflowed as u32,
             ];
             assert_eq!(counts.read::<u32>().unwrap(), counted, "{what}");
-            if let Some(copy) = &result.y.tensor_scale {
+            if let Some(copy) = &result.tensor_scale {
                 assert_eq!(copy.read::<f32>().unwrap(), [SCALE], "{what}");
             }
         }
@@ -189,7 +189,9 @@ fn check_norm(options: NormOptions, [rows, columns]: [usize; 2], values: &[f64])
                 let x = f32s(stream, values, &shape);
                 let gamma = f32s(stream, &gamma, &[columns]);
                 let weights = Weights::gamma(gamma.view());
-                op.forward_quantized(x.view(), &weights, arguments).unwrap()
+                op.forward_quantized(x.view(), &weights, arguments)
+                    .unwrap()
+                    .y
             },
         },
     );
@@ -218,8 +220,8 @@ fn results_have_the_bits_of_their_quantisation() {
     }
 }
 
-/// The plain rows go through a cluster there, and those that are quantised go round in segments: sums
-/// of these squares are exact in any order.
+/// The rows of a cluster, whose lengths the plain kernels with a gate take otherwise: sums of these
+/// squares are exact in any order.
 #[test]
 fn longer_rows_than_a_block_holds_have_them_too() {
     for columns in [8195, 16_640] {
@@ -228,7 +230,36 @@ fn longer_rows_than_a_block_holds_have_them_too() {
             .map(|x| x.round())
             .collect::<Vec<_>>();
         check_norm(NormOptions::rms(), [2, columns], &values);
+        check_gated(&values, [2, columns]);
     }
+    let values: Vec<f64> = numbers(8, 6000).iter().map(|x| x.round()).collect();
+    check_gated(&values, [1, 6000]);
+}
+
+fn check_gated(values: &[f64], shape: [usize; 2]) {
+    let gate = numbers(3, shape[0] * shape[1]);
+    let gated = GatedNorm::new(NormOptions::rms());
+    check(
+        "GatedNorm",
+        shape,
+        |_| false,
+        Run {
+            plain: &|stream| {
+                let (x, z) = (f32s(stream, values, &shape), f32s(stream, &gate, &shape));
+                let op = gated.prepare(stream).unwrap();
+                op.forward(x.view(), z.view(), &Weights::default())
+                    .unwrap()
+                    .y
+            },
+            quantized: &|stream, quantize, arguments| {
+                let (x, z) = (f32s(stream, values, &shape), f32s(stream, &gate, &shape));
+                let op = gated.quantized(quantize).prepare(stream).unwrap();
+                op.forward_quantized(x.view(), z.view(), &Weights::default(), arguments)
+                    .unwrap()
+                    .y
+            },
+        },
+    );
 }
 
 #[test]
@@ -269,33 +300,13 @@ fn heads_gates_and_alphas_have_them_too() {
                     let weights = Weights::default();
                     op.forward_quantized(x.view(), &weights, Some(&tables), arguments)
                         .unwrap()
+                        .y
                 },
             },
         );
     }
-    let gate = numbers(3, tokens * width);
-    let gated = GatedNorm::new(NormOptions::rms());
     let shape = [tokens, width];
-    check(
-        "GatedNorm",
-        shape,
-        |_| false,
-        Run {
-            plain: &|stream| {
-                let (x, z) = (f32s(stream, &values, &shape), f32s(stream, &gate, &shape));
-                let op = gated.prepare(stream).unwrap();
-                op.forward(x.view(), z.view(), &Weights::default())
-                    .unwrap()
-                    .y
-            },
-            quantized: &|stream, quantize, arguments| {
-                let (x, z) = (f32s(stream, &values, &shape), f32s(stream, &gate, &shape));
-                let op = gated.quantized(quantize).prepare(stream).unwrap();
-                op.forward_quantized(x.view(), z.view(), &Weights::default(), arguments)
-                    .unwrap()
-            },
-        },
-    );
+    check_gated(&values, shape);
     check(
         "Sdd",
         shape,
@@ -311,9 +322,94 @@ fn heads_gates_and_alphas_have_them_too() {
                 let op = Sdd::new().quantized(quantize).prepare(stream).unwrap();
                 op.forward_quantized(x.view(), alpha.view(), arguments)
                     .unwrap()
+                    .y
             },
         },
     );
+}
+
+#[test]
+fn dynamic_tanh_has_them_too() {
+    let shapes = [
+        [5, 640],
+        [130, 64],
+        [2, 33],
+        [1, 1],
+        [2, 515],
+        [2, 4100],
+        [2, 8201],
+        [2, 16_640],
+    ];
+    for shape in shapes {
+        let [rows, columns] = shape;
+        let mut values = numbers(columns, rows * columns);
+        values.iter_mut().step_by(17).for_each(|x| *x *= 1e-5);
+        let (gamma, beta) = (numbers(5, columns), numbers(6, columns));
+        check(
+            "Dyt",
+            shape,
+            |_| false,
+            Run {
+                plain: &|stream| {
+                    let (x, alpha) = (f32s(stream, &values, &shape), f32s(stream, &[0.7], &[1]));
+                    let gamma = f32s(stream, &gamma, &[columns]);
+                    let beta = f32s(stream, &beta, &[columns]);
+                    let weights = Weights::gamma(gamma.view()).beta(beta.view());
+                    let op = Dyt::new().prepare(stream).unwrap();
+                    op.forward(x.view(), alpha.view(), &weights).unwrap()
+                },
+                quantized: &|stream, quantize, arguments| {
+                    let (x, alpha) = (f32s(stream, &values, &shape), f32s(stream, &[0.7], &[1]));
+                    let gamma = f32s(stream, &gamma, &[columns]);
+                    let beta = f32s(stream, &beta, &[columns]);
+                    let weights = Weights::gamma(gamma.view()).beta(beta.view());
+                    let op = Dyt::new().quantized(quantize).prepare(stream).unwrap();
+                    op.forward_quantized(x.view(), alpha.view(), &weights, arguments)
+                        .unwrap()
+                },
+            },
+        );
+    }
+}
+
+#[test]
+fn arguments_of_a_quantised_dynamic_tanh() {
+    for device in devices() {
+        let stream = device.stream().unwrap();
+        let x = f32s(&stream, &[1.0, f64::NAN, 2.0, 3.0], &[2, 2]);
+        let alpha = f32s(&stream, &[0.5], &[1]);
+        let none = Weights::default();
+        let arguments = QuantizeArguments::default;
+        let plain = Dyt::new().prepare(&stream).unwrap();
+        let error = plain.forward_quantized(x.view(), alpha.view(), &none, arguments());
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("`quantized`"), "{error}");
+
+        let transposed = Quantize::new(Format::MxFp4).transposed(OutputOptions::new());
+        let error = Dyt::new().quantized(transposed).prepare(&stream);
+        assert!(matches!(error, Err(Error::Unsupported { .. })));
+
+        let op = Dyt::new().quantized(Quantize::new(Format::MxFp4));
+        let op = op.prepare(&stream).unwrap();
+        let error = op.forward_quantized(x.view(), x.view(), &none, arguments());
+        assert!(error.unwrap_err().to_string().contains("`alpha`"));
+        let low = op.forward_quantized(x.view(), alpha.view(), &none, arguments());
+        let both = Status::NON_FINITE_ROW | Status::NON_FINITE_BLOCK;
+        assert_eq!(stream.check(), Err(Error::Data(both)), "{device}");
+        let scales = bytes(low.unwrap().scales.as_ref().unwrap());
+        assert!(scales[0] == 0xff && scales[1] != 0xff, "{device}");
+
+        let no_rows = stream.zeros(DType::F32, &[0, 64]).unwrap();
+        let scale = stream.upload(&[1], &[SCALE]).unwrap();
+        let options = QuantizeOptions::new(Format::NvFp4).scaling(Scaling::Given);
+        let op = Dyt::new().quantized(Quantize::new(options));
+        let given = OutputArguments::default().tensor_scale(scale.view());
+        let arguments = arguments().rowwise(given);
+        let op = op.prepare(&stream).unwrap();
+        let low = op.forward_quantized(no_rows.view(), alpha.view(), &none, arguments);
+        let copy = low.unwrap().tensor_scale.unwrap().read::<f32>().unwrap();
+        assert_eq!(copy, [SCALE], "{device}");
+    }
 }
 
 #[test]

@@ -6,11 +6,12 @@
 //! where rows are odd; elsewhere problems have rows whose sums are exact in any order
 //! ([`Case::problem`]).
 
+pub mod dyt;
 mod problem;
 mod run;
 
 use evenkeel::quant::Format;
-use evenkeel::{DeviceKind, Result, Stream};
+use evenkeel::{DeviceKind, Result, Status, Stream};
 
 pub use self::{
     problem::{Case, Problem},
@@ -33,18 +34,9 @@ impl Computed for Problem {
 
     fn verdict(&self, outcome: &Outcome, _: DeviceKind) -> Result<Verdict> {
         let mut verdict = rows::compare(&self.rows, &outcome.plain)?;
-        let plain = outcome.plain.status[0];
-        let status = outcome.stored.status;
-        verdict.equal(
-            || "the status of the norm, within that of both".into(),
-            &(status.bits() & plain.bits()),
-            &plain.bits(),
-        );
-        let mut stored = outcome.stored.clone();
-        stored.status = evenkeel::Status::from_bits(status.bits() & !plain.bits());
         let values = outcome.plain.values("y");
-        let quantize = self.quantize.with_values(&values);
-        verdict.merge(quant::compare::compare(&quantize, &stored)?);
+        let plain = (values.as_slice(), outcome.plain.status[0]);
+        compare_stored(&self.quantize, plain, &outcome.stored, &mut verdict)?;
         for (name, beside) in &outcome.beside {
             beside.check_gaps(name, &mut verdict);
             let bits =
@@ -71,6 +63,29 @@ impl Checked for Problem {
     fn check_on(&self, stream: &Stream) -> Result<Verdict> {
         self.verdict(&self.outcome(stream)?, stream.device().kind())
     }
+}
+
+/// Compares what was stored with the plain call's values, quantised by the reference, and the status
+/// with that of the plain call and of the quantisation.
+fn compare_stored(
+    quantize: &quant::Problem,
+    (values, plain): (&[f64], Status),
+    stored: &quant::Outcome,
+    verdict: &mut Verdict,
+) -> Result<()> {
+    let status = stored.status;
+    verdict.equal(
+        || "the status of the norm, within that of both".into(),
+        &(status.bits() & plain.bits()),
+        &plain.bits(),
+    );
+    let mut stored = stored.clone();
+    stored.status = Status::from_bits(status.bits() & !plain.bits());
+    verdict.merge(quant::compare::compare(
+        &quantize.with_values(values),
+        &stored,
+    )?);
+    Ok(())
 }
 
 /// Whether one pass over rows has a format.

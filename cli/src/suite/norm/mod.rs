@@ -93,6 +93,9 @@ properties!(
     quantized::quantised_same_bits: "quantised rows have the same bits on every schedule and device size",
     quantized::quantised_traffic: "rows are read once, their bytes and scales written once",
     quantized::quantised_on_other_architectures: "quantised rows without large clusters",
+    quantized::quantised_dyts: "dynamic tanh in each format, option, type and length: the bytes of its f32 results, quantised",
+    quantized::quantised_dyt_bits: "quantised dynamic tanh has the same bits on every schedule, device size and architecture",
+    quantized::quantised_dyt_traffic: "dynamic tanh reads rows of every length once, for every format",
 );
 
 fn refusals(device: &Device) -> Refusals {
@@ -107,6 +110,12 @@ fn refusals(device: &Device) -> Refusals {
     );
     proofs::refuse(Operation::Tev, device, tev::REFUSED, &mut refusals);
     proofs::refuse(Operation::Norm, device, quantized::REFUSED, &mut refusals);
+    proofs::refuse(
+        Operation::Dyt,
+        device,
+        quantized::DYT_REFUSED,
+        &mut refusals,
+    );
     refusals
 }
 

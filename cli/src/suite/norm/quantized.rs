@@ -1,5 +1,11 @@
 //! The properties of normalizations with quantised results.
 
+mod dyt;
+
+pub(super) use dyt::{
+    REFUSED as DYT_REFUSED, quantised_dyt_bits, quantised_dyt_traffic, quantised_dyts,
+};
+
 use evenkeel::norm::{NormKind, NormOptions, Pairing, Rotary};
 use evenkeel::quant::{
     Format, Fp8, OutputOptions, QuantizeOptions, Rounding, ScaleLayout, ScaleRounding,
@@ -11,10 +17,11 @@ use super::super::{Effort, Held, Workload};
 use super::proofs::{
     Budget, FLOATS, Wrong, computed, device, other_architectures, same_bits, scattered,
 };
+use crate::compare::Checked;
 use crate::norm::Operation;
 use crate::norm::quantized::{Case, Problem, is_of_rows};
 use crate::norm::rows::{self, Values};
-use crate::quant::{Form, Output};
+use crate::quant::{self, Form, Output};
 use crate::subject::Subject;
 
 const OPERATIONS: [Operation; 4] = [
@@ -117,14 +124,14 @@ pub(super) fn quantised_norms(subject: &Subject, effort: Effort) -> Result<Held,
 }
 
 /// Rows shorter than a block and longer than a team's registers, of every kind of team: lanes of a
-/// warp, warps, units that lie apart, and rows that go round.
+/// warp, warps, units that lie apart, clusters, and rows that go round.
 pub(super) fn quantised_widths(subject: &Subject, effort: Effort) -> Result<Held, String> {
     let mut held = Held::default();
     let mut widths = vec![
         1, 2, 7, 15, 16, 33, 64, 100, 127, 200, 256, 515, 1000, 2048, 4104, 8192, 8201, 8328,
     ];
     if effort == Effort::Full {
-        widths.extend([12_288, 16_384, 16_385, 40_000]);
+        widths.extend([12_288, 16_384, 16_385, 40_000, 131_080]);
     }
     for (index, columns) in widths.into_iter().enumerate() {
         for (number, format) in formats().enumerate() {
@@ -137,11 +144,7 @@ pub(super) fn quantised_widths(subject: &Subject, effort: Effort) -> Result<Held
             } else {
                 3 + 130 * usize::from(columns == 64)
             };
-            let mut dtype = FLOATS[(index + number) % 3];
-            // The plain rows of f32 are a cluster's from there on, whose order is another.
-            if columns > 8192 {
-                dtype = DType::Bf16;
-            }
+            let dtype = FLOATS[(index + number) % 3];
             let mut rows = of(Operation::Norm, tokens, columns, dtype);
             if columns > 8192 && columns % 8 != 0 {
                 // Exact in any order, whatever the type.
@@ -213,42 +216,54 @@ pub(super) fn quantised_traffic(subject: &Subject, _: Effort) -> Result<Held, St
     }
     let mut held = Held::default();
     for format in formats() {
-        for (dtype, columns) in [
-            (DType::Bf16, 2048),
-            (DType::Bf16, 8192),
-            (DType::F32, 4096),
-            (DType::F32, 8192),
+        for (operation, dtype, columns) in [
+            (Operation::Norm, DType::Bf16, 2048),
+            (Operation::Norm, DType::Bf16, 8192),
+            (Operation::Norm, DType::Bf16, 16_384),
+            (Operation::Norm, DType::F32, 4096),
+            (Operation::Norm, DType::F32, 8192),
+            (Operation::Norm, DType::F32, 16_384),
+            (Operation::GatedNorm, DType::F32, 8192),
+            (Operation::GatedNorm, DType::Bf16, 16_384),
         ] {
             let tokens = 16;
-            let mut rows = of(Operation::Norm, tokens, columns, dtype);
+            let mut rows = of(operation, tokens, columns, dtype);
             (rows.gamma, rows.statistics) = (false, false);
             let mut case = Case::new(rows, format);
             case.output = Output::PLAIN;
             let problem = case.problem();
-            let elements = tokens * columns;
-            let [rows, blocks] = problem.quantize.scale_shape(Direction::RowWise);
-            let budget = Budget {
-                loads: elements * dtype.size(),
-                stores: elements * format.element_bits() / 8
-                    + rows * blocks * format.scale_dtype().size(),
-                // A thread's look at the offset and at the given scale.
-                more: 64 * 1024,
-            };
+            let inputs = 1 + usize::from(operation == Operation::GatedNorm);
+            let loads = inputs * tokens * columns * dtype.size();
+            let budget = budget(loads, &problem.quantize);
             kernel_within(&mut held, device(subject, 0)?, &problem, &budget)?;
         }
     }
     Ok(held)
 }
 
+/// So many bytes read, each element and scale written once.
+fn budget(loads: usize, quantize: &quant::Problem) -> Budget {
+    let case = &quantize.case;
+    let format = case.options.format;
+    let [rows, blocks] = quantize.scale_shape(Direction::RowWise);
+    Budget {
+        loads,
+        stores: case.rows * case.columns * format.element_bits() / 8
+            + rows * blocks * format.scale_dtype().size(),
+        // A thread's look at the offset and at the given scale.
+        more: 64 * 1024,
+    }
+}
+
 /// As `within`, of the kernels that quantise alone.
 fn kernel_within(
     held: &mut Held,
     device: &Device,
-    problem: &Problem,
+    problem: &dyn Checked,
     budget: &Budget,
 ) -> Result<(), String> {
     let bytes = crate::traffic::of_kernels(device, problem, "norm_quantized")
-        .map_err(|error| format!("{error}\n    in {}", problem.name))?;
+        .map_err(|error| format!("{error}\n    in {}", problem.name()))?;
     held.problems += 1;
     for (what, got, least) in [
         ("read", bytes.loads, budget.loads),
@@ -258,7 +273,7 @@ fn kernel_within(
         if !(least as u64..=most as u64).contains(&got) {
             return Err(format!(
                 "{got} bytes {what}, expected {least} to {most}: {}",
-                problem.name
+                problem.name()
             ));
         }
     }
@@ -343,13 +358,14 @@ pub(super) const REFUSED: &[Wrong<Problem>] = &[
 ];
 
 /// Problems that execute every synchronisation: blocks in the lanes of a warp and in shared memory, a
-/// scale of a row over several warps, and rows that go round.
+/// scale of a row over several warps and over a cluster, and rows that go round.
 pub(super) fn workloads(quick: bool) -> Vec<Workload> {
     let mut problems = vec![
         (Operation::Norm, 10, 96, Format::MxFp8(Fp8::E4m3)),
         (Operation::Norm, 6, 1001, Format::NvFp4),
         (Operation::Norm, 6, 4096, Format::Fp8Row(Fp8::E4m3)),
         (Operation::Norm, 2, 8201, Format::MxFp4),
+        (Operation::Norm, 3, 8704, Format::Fp8Row(Fp8::E4m3)),
     ];
     if !quick {
         problems.extend([
@@ -369,8 +385,10 @@ pub(super) fn workloads(quick: bool) -> Vec<Workload> {
         }
         Workload {
             problem: Box::new(varied(rows, format, 2 * index).problem()),
-            multiprocessors: 1,
+            multiprocessors: if columns > 8192 { 4 } else { 1 },
         }
     };
-    problems.into_iter().enumerate().map(of_case).collect()
+    let mut workloads: Vec<_> = problems.into_iter().enumerate().map(of_case).collect();
+    workloads.extend(dyt::workloads(quick));
+    workloads
 }
