@@ -7,9 +7,11 @@ mod call;
 mod check;
 mod host;
 mod kernels;
+mod launch;
 #[allow(dead_code)]
 mod operand;
 mod options;
+mod params;
 #[allow(dead_code)]
 mod product;
 
