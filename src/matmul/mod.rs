@@ -19,3 +19,5 @@ pub use arguments::{Addend, Groups, MatmulArguments, MatmulOutputs};
 pub use operand::Operand;
 pub use options::{Activation, OperandFormat, Promotion};
 pub use product::{Matmul, PreparedMatmul};
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ mod differences;
 mod floats;
 #[cfg(feature = "loss")]
 pub mod loss;
+#[cfg(feature = "matmul")]
+pub mod matmul;
 #[cfg(feature = "norm")]
 pub mod norm;
 #[cfg(feature = "quant")]
