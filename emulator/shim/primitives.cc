@@ -22,6 +22,9 @@ void cuda_emulator_core_matrix(void* context, uint32_t op, uint32_t count, uint3
                                void* row, const void* pc);
 void cuda_emulator_core_mma(void* context, uint32_t a_type, uint32_t b_type, float* d,
                             const uint32_t* a, const uint32_t* b, const void* pc);
+void cuda_emulator_core_tensor(void* context, uint32_t op, void* shared, const void* map, void* bar,
+                               const int32_t* coordinates, uint32_t dimensions, uint32_t blocks,
+                               const void* pc);
 void* cuda_emulator_core_map_shared(void* context, void* own, uint32_t rank, const void* pc);
 void cuda_emulator_core_setmaxnreg(void* context, int32_t count, uint32_t increase, const void* pc);
 void cuda_emulator_core_pause(void* context, const void* pc);
@@ -71,6 +74,11 @@ void cuda_emulator_matrix(uint32_t op, uint32_t count, uint32_t* registers, void
 void cuda_emulator_mma(uint32_t a_type, uint32_t b_type, float* d, const uint32_t* a,
                        const uint32_t* b) {
   cuda_emulator_core_mma(STATE.context, a_type, b_type, d, a, b, PC);
+}
+void cuda_emulator_tensor(uint32_t op, void* shared, const void* map, void* bar,
+                          const int32_t* coordinates, uint32_t dimensions, uint32_t blocks) {
+  cuda_emulator_core_tensor(STATE.context, op, shared, map, bar, coordinates, dimensions, blocks,
+                            PC);
 }
 void* cuda_emulator_map_shared(void* own, uint32_t rank) {
   return cuda_emulator_core_map_shared(STATE.context, own, rank, PC);

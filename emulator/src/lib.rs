@@ -23,6 +23,7 @@ mod rng;
 mod shadow;
 mod symbol;
 mod tensor_core;
+mod tensor_map;
 mod traffic;
 
 pub use architecture::Architecture;
@@ -31,3 +32,4 @@ pub use heap::{Memory, MemoryError};
 pub use kernel::{CudaEmulatorKernel, Kernel, KernelTable};
 pub use launch::Launch;
 pub use report::{Finding, FindingKind, Location, Report, SyncOperation, SyncSite, Traffic};
+pub use tensor_map::{TensorMap, TensorMapElement, TensorMapError, TensorMapSwizzle, TensorTile};

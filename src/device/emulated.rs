@@ -251,6 +251,45 @@ impl EmulatedStream {
     }
 }
 
+/// The emulator's words for a tile that was checked.
+#[cfg(feature = "matmul")]
+pub(super) fn encode_tensor_map(
+    tile: &super::tensor_map::TensorTile<'_>,
+    kind: super::tensor_map::MapType,
+) -> Result<[u64; 16]> {
+    use evenkeel_emulator::{TensorMap, TensorMapElement, TensorMapSwizzle, TensorTile};
+
+    use super::tensor_map::{MapType, Swizzle};
+    let encoded = TensorMap::encode(&TensorTile {
+        address: tile.address,
+        element: match kind {
+            MapType::U8 => TensorMapElement::U8,
+            MapType::Bf16 => TensorMapElement::Bf16,
+            MapType::F16 => TensorMapElement::F16,
+            MapType::F32 => TensorMapElement::F32,
+        },
+        dims: tile.dims.to_vec(),
+        strides: tile.strides.to_vec(),
+        tile: tile.tile.to_vec(),
+        swizzle: match tile.swizzle {
+            Swizzle::None => TensorMapSwizzle::None,
+            Swizzle::B32 => TensorMapSwizzle::B32,
+            Swizzle::B64 => TensorMapSwizzle::B64,
+            Swizzle::B128 => TensorMapSwizzle::B128,
+        },
+    });
+    match encoded {
+        Ok(map) => Ok(map.words()),
+        // Checked before; said as an error rather than a panic.
+        Err(error) => Err(Error::argument(
+            "Stream::tensor_map",
+            "tile",
+            "what the emulator encodes",
+            error.to_string(),
+        )),
+    }
+}
+
 /// A kernel compiled for the host.
 #[derive(Clone)]
 pub(crate) struct EmulatedKernel {

@@ -8,6 +8,8 @@ pub(crate) mod emulated;
 pub(crate) mod launch;
 mod modules;
 pub(crate) mod stream;
+#[cfg(feature = "matmul")]
+pub(crate) mod tensor_map;
 
 use std::{fmt, sync::Arc};
 

@@ -7,6 +7,7 @@
 use super::access::Place;
 use super::codes::CopyOp;
 use super::race::Author;
+use super::tensor::Tile;
 use super::{Cluster, Flow};
 use crate::clock::{CLOCK_LIMIT, Class, TID_LIMIT, clock_of, cluster_of, tid_of};
 use crate::heap::mark;
@@ -65,6 +66,8 @@ pub(super) enum Work {
         /// The source, once it has been read, with the bits of its initialised bytes.
         data: Option<(Vec<u8>, Vec<bool>)>,
     },
+    /// A box of a tensor.
+    Tile(Tile),
     /// Arrives at an mbarrier once the issuer's earlier cp.async are complete.
     Arrive {
         address: usize,
@@ -95,7 +98,7 @@ pub(super) struct ThreadCopies {
 
 impl Cluster {
     /// An engine whose earlier work the current thread knows to be complete, or a new one.
-    fn engine(&mut self, pc: usize) -> Result<Completion, Flow> {
+    pub(super) fn engine(&mut self, pc: usize) -> Result<Completion, Flow> {
         let issuer = self.current;
         let first = self.threads.len() as u32;
         let thread = &self.threads[issuer as usize];
@@ -230,7 +233,7 @@ impl Cluster {
         }
     }
 
-    fn global_place(
+    pub(super) fn global_place(
         &mut self,
         address: usize,
         bytes: usize,
@@ -246,7 +249,7 @@ impl Cluster {
     }
 
     /// Records an access of a copy.
-    fn author(
+    pub(super) fn author(
         &mut self,
         place: Place,
         address: usize,
@@ -288,7 +291,14 @@ impl Cluster {
     }
 
     /// The async proxy sees generic writes only after their writer's fence.
-    fn check_proxy(&mut self, place: Place, address: usize, size: usize, reads: bool, pc: usize) {
+    pub(super) fn check_proxy(
+        &mut self,
+        place: Place,
+        address: usize,
+        size: usize,
+        reads: bool,
+        pc: usize,
+    ) {
         let Place::Shared { offset, .. } = place else {
             return;
         };
@@ -334,7 +344,12 @@ impl Cluster {
     }
 
     /// The mbarrier a copy completes on: in the destination's block, initialised and fenced.
-    fn check_bar(&mut self, bar: usize, destination: usize, pc: usize) -> Result<(), Flow> {
+    pub(super) fn check_bar(
+        &mut self,
+        bar: usize,
+        destination: usize,
+        pc: usize,
+    ) -> Result<(), Flow> {
         let place = self.shared_place(bar, 8, true, false, pc)?;
         let Place::Shared { cta, offset } = place else {
             return Ok(());
@@ -418,7 +433,7 @@ impl Cluster {
     }
 
     /// A new engine, whatever others are idle: one of those may just have been handed out.
-    fn engine_beside(&mut self, pc: usize) -> Result<Completion, Flow> {
+    pub(super) fn engine_beside(&mut self, pc: usize) -> Result<Completion, Flow> {
         let kept = std::mem::take(&mut self.me().copies.engines);
         let engine = self.engine(pc);
         let fresh = std::mem::replace(&mut self.me().copies.engines, kept);
@@ -437,7 +452,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn count_delivery(&mut self, place: Place, bytes: usize) {
+    pub(super) fn count_delivery(&mut self, place: Place, bytes: usize) {
         let own = matches!(place, Place::Shared { cta, .. } if cta == self.cta_of(self.current));
         let traffic = &mut self.counters.traffic;
         if own {
@@ -452,18 +467,7 @@ impl Cluster {
         let source = self.shared_place(r.source, r.bytes, false, true, pc)?;
         let destination = self.global_place(r.destination, r.bytes, true, pc)?;
         self.check_proxy(source, r.source, r.bytes, true, pc);
-        let open = &self.me().copies.open[1];
-        let (reader, writer) = match (open.reads.last().copied(), open.writes.last().copied()) {
-            (Some(reader), Some(writer)) => (reader, writer),
-            _ => {
-                let reader = self.engine_beside(pc)?;
-                let writer = self.engine_beside(pc)?;
-                let open = &mut self.me().copies.open[1];
-                open.reads.push(reader);
-                open.writes.push(writer);
-                (reader, writer)
-            }
-        };
+        let (reader, writer) = self.bulk_engines(pc)?;
         self.author(source, r.source, r.bytes, Class::Read, reader, pc);
         self.author(
             destination,
@@ -480,6 +484,20 @@ impl Cluster {
         let number = self.me().copies.number[1];
         self.submit(r, r.bytes, None, Some((true, number)), pc);
         Ok(())
+    }
+
+    /// The engines that read and write for this thread's open bulk group.
+    pub(super) fn bulk_engines(&mut self, pc: usize) -> Result<(Completion, Completion), Flow> {
+        let open = &self.me().copies.open[1];
+        if let (Some(reader), Some(writer)) = (open.reads.last(), open.writes.last()) {
+            return Ok((*reader, *writer));
+        }
+        let reader = self.engine_beside(pc)?;
+        let writer = self.engine_beside(pc)?;
+        let open = &mut self.me().copies.open[1];
+        open.reads.push(reader);
+        open.writes.push(writer);
+        Ok((reader, writer))
     }
 
     fn bulk_exchange(&mut self, r: &Request, pc: usize) -> Result<(), Flow> {

@@ -154,12 +154,7 @@ impl Cluster {
             return Some(Flow::Again);
         }
         let global = matches!(place, Place::Global { .. });
-        if global && !self.has_turn && self.run().clusters() > 1 {
-            self.wants_turn = true;
-            // With the turn, this thread goes on as if it had had it all along: the schedule may
-            // not depend on when the turn came.
-            self.resume_first = Some(self.current);
-            self.park(Wait::Turn, pc);
+        if global && self.await_turn(pc) {
             return Some(Flow::Again);
         }
         if global && self.has_turn && !self.me().just_polled && self.rng.one_in(16) {
@@ -167,6 +162,20 @@ impl Cluster {
         }
         self.me().wait = Wait::Nothing;
         None
+    }
+
+    /// True where the current thread has to wait until this cluster has the turn, and then calls
+    /// again.
+    pub(super) fn await_turn(&mut self, pc: usize) -> bool {
+        if self.has_turn || self.run().clusters() <= 1 {
+            return false;
+        }
+        self.wants_turn = true;
+        // With the turn, this thread goes on as if it had had it all along: the schedule may not
+        // depend on when the turn came.
+        self.resume_first = Some(self.current);
+        self.park(Wait::Turn, pc);
+        true
     }
 
     fn after_poll(&mut self, address: usize, value: u64, changed: bool) {

@@ -141,6 +141,13 @@ codes!(MatrixOp {
     StoreMatrix,
     StoreMatrixTranspose
 });
+codes!(TensorOp {
+    TensorLoad,
+    TensorMulticast,
+    TensorStore,
+    TensorReduceAdd
+});
+
 /// Flags of an access hook (shim/hooks.cc).
 pub(crate) const WRITE: u32 = 1;
 pub(crate) const UNALIGNED: u32 = 2;
@@ -167,6 +174,7 @@ mod tests {
             ("Group", GroupOp::names()),
             ("Element", Element::names()),
             ("Matrix", MatrixOp::names()),
+            ("Tensor", TensorOp::names()),
         ] {
             let start = format!("enum {name} : uint32_t {{");
             let body = header

@@ -2,7 +2,7 @@
 
 use super::codes::{
     AtomicOp, BarrierOp, ClusterOp, CopyOp, Element, FenceOp, GroupOp, MatrixOp, MbarrierOp, Order,
-    Scope, WarpOp,
+    Scope, TensorOp, WarpOp,
 };
 use super::fiber::Suspender;
 use super::{Cluster, Flow};
@@ -297,6 +297,33 @@ unsafe extern "C-unwind" fn cuda_emulator_core_mma(
     let types = (Element::from_code(a_type), Element::from_code(b_type));
     // SAFETY: by the contract.
     unsafe { drive(context, |c| c.mma(types, d, a, b, pc)) };
+}
+
+/// # Safety
+/// As for `cuda_emulator_core_access`; `coordinates` leads to `dimensions` of them.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn cuda_emulator_core_tensor(
+    context: *mut Cluster,
+    op: u32,
+    shared: usize,
+    map: usize,
+    bar: usize,
+    coordinates: *const i32,
+    dimensions: u32,
+    blocks: u32,
+    pc: usize,
+) {
+    let request = super::tensor::TensorRequest {
+        op: TensorOp::from_code(op),
+        shared,
+        map,
+        bar,
+        // SAFETY: by the contract.
+        at: unsafe { std::slice::from_raw_parts(coordinates, dimensions as usize) }.to_vec(),
+        blocks,
+    };
+    // SAFETY: by the contract.
+    unsafe { drive(context, |c| c.tensor(&request, pc)) };
 }
 
 /// # Safety

@@ -151,6 +151,9 @@ impl Cluster {
     }
 
     fn read_source(&mut self, operation: &mut Operation) {
+        if let Work::Tile(tile) = &mut operation.work {
+            return self.read_tile(tile);
+        }
         let Work::Copy {
             source,
             source_bytes,
@@ -187,7 +190,7 @@ impl Cluster {
     }
 
     /// The initialisation bits of an address, with its offset in them.
-    fn bits_of(&self, address: usize) -> Option<(*const AtomicU16, usize)> {
+    pub(super) fn bits_of(&self, address: usize) -> Option<(*const AtomicU16, usize)> {
         let offset = address.wrapping_sub(self.shared_start);
         if offset < self.shared_stride * self.ctas.len() {
             return Some((self.initialised.as_ptr(), offset));
@@ -226,6 +229,7 @@ impl Cluster {
                     self.complete_transactions(bar, bytes, engine);
                 }
             }
+            Work::Tile(tile) => self.carry_out_tile(tile),
             Work::Arrive {
                 address,
                 engines,
@@ -263,6 +267,7 @@ impl Cluster {
                 data,
                 ..
             } => inside(*destination) || inside(*source) && data.is_none(),
+            Work::Tile(tile) => inside(tile.shared) && !tile.read(),
             Work::Arrive { address, .. } => inside(*address),
         });
         if let Some(operation) = late {

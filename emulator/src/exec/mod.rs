@@ -13,6 +13,7 @@ mod matrix;
 mod mbarrier;
 mod race;
 mod schedule;
+mod tensor;
 mod warp;
 
 pub(crate) use atomic::SyncVariables;

@@ -32,6 +32,7 @@ tables!(
     grid: test_grid,
     memory: test_memory,
     tensor_core: test_tensor_core,
+    tensor_map: test_tensor_map,
     traffic: test_traffic,
     warp: test_warp,
 );
@@ -150,26 +151,28 @@ pub fn caught_on(
     kind: FindingKind,
     marker: &str,
 ) {
-    let line = line_of(kernel(name).1, marker);
     for seed in SEEDS {
         let bench = Bench::on(architecture.clone(), len);
         let report = bench.run(name, &launch.clone().seed(seed));
-        let hit = report
-            .findings
-            .iter()
-            .find(|f| f.kind == kind && f.location.as_ref().is_some_and(|l| l.line == line));
-        let Some(hit) = hit else {
-            panic!(
-                "{name}, seed {seed}: no {kind:?} at line {line}: {:#?}",
-                report.findings
-            );
-        };
-        assert!(hit.block.is_some() && hit.thread.is_some(), "{name}: {hit}");
-        assert!(
-            !hit.message.is_empty() && hit.to_string().contains(name),
-            "{name}: {hit}"
-        );
+        caught_by(&report, name, kind, marker);
     }
+}
+
+/// Asserts that a launch of `name` reports this kind at the marked line.
+pub fn caught_by(report: &Report, name: &str, kind: FindingKind, marker: &str) {
+    let line = line_of(kernel(name).1, marker);
+    let hit = report
+        .findings
+        .iter()
+        .find(|f| f.kind == kind && f.location.as_ref().is_some_and(|l| l.line == line));
+    let Some(hit) = hit else {
+        panic!("{name}: no {kind:?} at line {line}: {:#?}", report.findings);
+    };
+    assert!(hit.block.is_some() && hit.thread.is_some(), "{name}: {hit}");
+    assert!(
+        !hit.message.is_empty() && hit.to_string().contains(name),
+        "{name}: {hit}"
+    );
 }
 
 /// Asserts that `name` has no finding under any seed; returns the last bench for its results.

@@ -8,4 +8,5 @@ mod harness;
 mod launch;
 mod memory;
 mod tensor_core;
+mod tensor_map;
 mod warp;

@@ -23,6 +23,7 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamIsCapturing",
     "cuLaunchKernelEx",
     "cuOccupancyMaxActiveClusters",
+    "cuTensorMapEncodeTiled",
     "cuEventElapsedTime_v2",
 ];
 

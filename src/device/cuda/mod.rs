@@ -3,6 +3,8 @@
 pub(crate) mod driver;
 mod kernel;
 mod stream;
+#[cfg(feature = "matmul")]
+mod tensor_map;
 
 use std::{
     collections::HashMap,
@@ -12,6 +14,8 @@ use std::{
 
 use cudarc::driver::{CudaContext, result, sys};
 
+#[cfg(feature = "matmul")]
+pub(super) use self::tensor_map::encode_tensor_map;
 pub(crate) use self::{
     driver::check,
     kernel::CudaKernel,
