@@ -9,7 +9,6 @@ pub mod delayed;
 pub mod exact;
 pub mod gauss;
 pub mod input;
-pub mod operation;
 pub mod outcome;
 pub mod places;
 pub mod problem;
@@ -22,7 +21,6 @@ use evenkeel::{DeviceKind, Result, Stream};
 pub use self::{
     decode::Decoded,
     input::Values,
-    operation::Operation,
     outcome::{Outcome, Stored},
     problem::{Case, Form, Given, Output, Problem, Wanted},
     values::{ValuesCase, ValuesOutcome, ValuesProblem},

@@ -1,5 +1,6 @@
 //! `evenkeel verify`: of each family of operations the table of errors, then the properties.
 
+mod errors;
 mod loss;
 #[cfg(feature = "emulator")]
 mod mutate;

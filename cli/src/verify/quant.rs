@@ -1,12 +1,15 @@
-//! The table of the low-bit formats: each with each of its options, on every type.
+//! The tables of the low-bit formats: each with each of its options, on every type; and of what is
+//! quantised as it is computed.
+
+mod fused;
 
 use evenkeel::quant::{Estimator, Format, QuantizeOptions, Rounding, ScaleRounding, Scaling};
 
-use super::progress;
+use super::{errors, progress};
 use crate::compare::{Checked, Verdict};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::cases::scalings;
-use crate::quant::{Case, Operation, ValuesCase, delayed, gauss, straight_through};
+use crate::quant::{Case, ValuesCase, delayed, gauss, straight_through};
 use crate::subject::Subject;
 
 /// One line: what is computed, of which type of input, and how often.
@@ -20,10 +23,16 @@ pub(super) struct Line {
 }
 
 /// The lines of each operation.
-const LINES: &[fn(&Subject) -> Vec<Line>] = &[quantize, dequantize, elementwise];
+const LINES: &[fn() -> Vec<Line>] = &[
+    quantize,
+    dequantize,
+    fused::quantised_activations,
+    fused::quantised_norms,
+    elementwise,
+];
 
 /// What has no format: noisy weights, straight-through gradients, and the scales of many tensors.
-fn elementwise(_: &Subject) -> Vec<Line> {
+fn elementwise() -> Vec<Line> {
     let estimators = [
         ("saturation mask", Estimator::Saturation { largest: 448.0 }),
         ("ReSTE (beyond its tolerance)", Estimator::reste(3.0)),
@@ -62,11 +71,8 @@ fn elementwise(_: &Subject) -> Vec<Line> {
 }
 
 /// Each format by each way to make its scales and each rounding, in both directions, at any alignment.
-fn quantize(subject: &Subject) -> Vec<Line> {
+fn quantize() -> Vec<Line> {
     let mut lines = Vec::new();
-    if !Operation::Quantize.is_on(subject.kind()) {
-        return lines;
-    }
     for format in Format::ALL {
         for options in scalings(format) {
             for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 1 }] {
@@ -110,11 +116,8 @@ fn label(options: &QuantizeOptions) -> String {
 }
 
 /// The values of each format, of all codes and any scales.
-fn dequantize(subject: &Subject) -> Vec<Line> {
+fn dequantize() -> Vec<Line> {
     let mut lines = Vec::new();
-    if !Operation::Dequantize.is_on(subject.kind()) {
-        return lines;
-    }
     for format in Format::ALL {
         for dtype in FLOATS {
             let problems = (0..2).map(|repeat| -> Box<dyn Checked> {
@@ -135,16 +138,18 @@ fn dequantize(subject: &Subject) -> Vec<Line> {
 
 /// Prints the table; true when every line is right.
 pub(super) fn run(subject: &Subject) -> bool {
-    let lines: Vec<Line> = LINES.iter().flat_map(|of| of(subject)).collect();
-    if lines.is_empty() {
-        println!("\n  quant: the kernels are to come");
-        return true;
-    }
+    let activations = errors::print(subject, &fused::activations());
+    bits(subject) && activations
+}
+
+/// The lines of what has no tolerance.
+fn bits(subject: &Subject) -> bool {
+    let lines: Vec<Line> = LINES.iter().flat_map(|of| of()).collect();
     println!(
         "\n  Bits that differ from the reference's: elements, scales and counts of each output.\n"
     );
     println!(
-        "  {:<50} {:<5} {:>12} {:>12}",
+        "  {:<52} {:<5} {:>12} {:>12}",
         "operation", "input", "compared", "differ"
     );
     let bar = progress(lines.len() as u64);
@@ -165,7 +170,7 @@ pub(super) fn run(subject: &Subject) -> bool {
         let compared: u64 = total.worst.values().map(|worst| worst.compared).sum();
         bar.suspend(|| {
             println!(
-                "  {:<50} {:<5} {compared:>12} {:>12}",
+                "  {:<52} {:<5} {compared:>12} {:>12}",
                 line.label, line.dtype, total.wrong
             );
             for wrong in total.mismatches.iter().chain(&errors) {

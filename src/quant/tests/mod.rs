@@ -6,6 +6,8 @@ mod dequantize;
 mod emulated;
 mod groups;
 mod quantize;
+#[cfg(feature = "serde")]
+mod serde;
 mod training;
 mod wrong;
 

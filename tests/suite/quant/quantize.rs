@@ -3,7 +3,7 @@
 use evenkeel::{DType, DeviceKind};
 use evenkeel_cli::compare::Computed;
 use evenkeel_cli::norm::placed::{Matrix, Place};
-use evenkeel_cli::quant::{self, Operation, Output, Problem};
+use evenkeel_cli::quant::{self, Output, Problem};
 
 use crate::golden::quant::{Case, Results, load};
 use crate::properties::subject;
@@ -56,9 +56,6 @@ pub fn golden_vectors(kind: DeviceKind) {
     let Some(subject) = subject(kind) else {
         return;
     };
-    if !Operation::Quantize.is_on(kind) {
-        return;
-    }
     let mut wrong = Vec::new();
     for (index, case) in load().iter().enumerate() {
         for dtype in [DType::Bf16, DType::F16, DType::F32] {

@@ -280,6 +280,7 @@ impl Checked for Fused {
         let expected = op.quantize(values.view(), wanted.arguments())?;
         let want = wanted.results(&expected)?;
         for ((what, got), (_, want)) in got.iter().zip(&want) {
+            verdict.worst.entry("bytes").or_default().compared += want.len() as u64;
             let differ = got
                 .iter()
                 .zip(want)

@@ -98,6 +98,8 @@ properties!(
     quantized::quantised_dyt_traffic: "dynamic tanh reads rows of every length once, for every format",
 );
 
+pub(super) use quantized::workloads as quantized_workloads;
+
 fn refusals(device: &Device) -> Refusals {
     let mut refusals = rows::refusals(device);
     proofs::refuse(Operation::Softmax, device, softmax::REFUSED, &mut refusals);

@@ -359,7 +359,7 @@ pub(super) const REFUSED: &[Wrong<Problem>] = &[
 
 /// Problems that execute every synchronisation: blocks in the lanes of a warp and in shared memory, a
 /// scale of a row over several warps and over a cluster, and rows that go round.
-pub(super) fn workloads(quick: bool) -> Vec<Workload> {
+pub(in crate::suite) fn workloads(quick: bool) -> Vec<Workload> {
     let mut problems = vec![
         (Operation::Norm, 10, 96, Format::MxFp8(Fp8::E4m3)),
         (Operation::Norm, 6, 1001, Format::NvFp4),

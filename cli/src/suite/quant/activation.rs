@@ -14,7 +14,6 @@ use super::super::proofs::{
 use super::super::random::drawn;
 use super::super::{Effort, Held, Workload, emulated, expect};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::Operation;
 use crate::quant::activation::problem::FUNCTIONS;
 use crate::quant::activation::{Case, Values};
 use crate::subject::Subject;
@@ -27,17 +26,8 @@ pub(super) use self::rejection::refusals;
 
 const SMOOTHINGS: [Option<Smoothing>; 3] = [None, Some(Smoothing::Channel), Some(Smoothing::Token)];
 
-fn there(subject: &Subject) -> Option<Result<Held, String>> {
-    let kind = subject.kind();
-    (!Operation::Activation.is_on(kind))
-        .then(|| Held::skipped(format!("activations have no kernels on {kind}")))
-}
-
 /// Each function, smoothing, type and way to draw, in one matrix or in two, anywhere in memory.
 pub(super) fn activations_and_gradients(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for function in FUNCTIONS {
@@ -61,9 +51,6 @@ pub(super) fn activations_and_gradients(subject: &Subject, _: Effort) -> Result<
 
 /// Rows of every length and number: within a unit, of several blocks, more than a block's rows.
 pub(super) fn activation_shapes(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     let shapes = [
         (1, 1),
@@ -98,9 +85,6 @@ pub(super) fn activation_tails_keep_their_digits(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, function) in FUNCTIONS.into_iter().enumerate() {
         let mut problem = Case::new(function, 2, 24, DType::F32).problem();
@@ -139,9 +123,6 @@ pub(super) fn activations_of_what_is_not_finite(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for function in FUNCTIONS {
@@ -168,9 +149,6 @@ pub(super) fn activations_of_what_is_not_finite(
 
 /// No linear branch at all has scales of 1.
 pub(super) fn smoothing_of_nothing(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, smoothing) in [Smoothing::Channel, Smoothing::Token]
         .into_iter()
@@ -192,9 +170,6 @@ pub(super) fn smoothing_of_nothing(subject: &Subject, _: Effort) -> Result<Held,
 
 /// Runs, schedules and device sizes give the same bits.
 pub(super) fn activations_same_bits(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, function) in FUNCTIONS.into_iter().enumerate() {
         let mut case = Case::new(function, 300, 72, FLOATS[index]);
@@ -206,9 +181,6 @@ pub(super) fn activations_same_bits(subject: &Subject, _: Effort) -> Result<Held
 
 /// Inputs are read once and results written once; scales read up once more.
 pub(super) fn activation_traffic(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("only the emulator counts bytes");
     }
@@ -259,9 +231,6 @@ pub(super) fn activations_on_other_architectures(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("architectures are the emulator's to choose");
     }
@@ -323,9 +292,6 @@ fn case() -> impl Strategy<Value = Case> {
 
 /// What fails is made small before it is told.
 pub(super) fn random_activations(subject: &Subject, effort: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     drawn(
         subject,
         effort,
@@ -337,9 +303,6 @@ pub(super) fn random_activations(subject: &Subject, effort: Effort) -> Result<He
 
 /// Channels' scales meet in a block; nothing else does.
 pub(super) fn workloads(quick: bool) -> Vec<Workload> {
-    if !Operation::Activation.is_on(evenkeel::DeviceKind::Emulated) {
-        return Vec::new();
-    }
     let mut case = Case::new(Function::SwiGlu, 150, 40, DType::Bf16);
     case.smoothing = Some(Smoothing::Channel);
     let scales = Workload {

@@ -8,16 +8,10 @@ use evenkeel::{DType, Stream};
 
 use super::super::proofs::device;
 use super::super::{Effort, Held, names};
-use crate::quant::Operation;
 use crate::subject::Subject;
 
 /// Each argument that does not fit is refused under its name, before anything is launched.
 pub(super) fn quantise_wrong_arguments(subject: &Subject, _: Effort) -> Result<Held, String> {
-    let kind = subject.kind();
-    let both = [Operation::Quantize, Operation::Dequantize];
-    if !both.into_iter().all(|operation| operation.is_on(kind)) {
-        return Held::skipped(format!("Quantize or Dequantize has no kernels on {kind}"));
-    }
     let told = |error: evenkeel::Error| error.to_string();
     let stream = device(subject, 0)?.stream().map_err(told)?;
     options(&stream)?;

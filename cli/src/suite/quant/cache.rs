@@ -8,7 +8,6 @@ use evenkeel::{Device, Error};
 
 use super::super::proofs::device;
 use super::super::{Effort, Held};
-use crate::quant::Operation;
 use crate::quant::bits::download;
 use crate::random::Random;
 use crate::subject::Subject;
@@ -17,10 +16,6 @@ use crate::subject::Subject;
 /// held stays as it is and nothing is launched. Another version has the bits of a fresh call, where
 /// the first had them.
 pub(super) fn weights_are_kept(subject: &Subject, _: Effort) -> Result<Held, String> {
-    let kind = subject.kind();
-    if !Operation::Quantize.is_on(kind) {
-        return Held::skipped(format!("Quantize has no kernels on {kind}"));
-    }
     let mut held = Held::default();
     let formats = [
         Format::Fp8Block128x128(Fp8::E4m3),

@@ -112,6 +112,8 @@ const WORKLOADS: &[fn(bool) -> Vec<Workload>] = &[
     gauss::workloads,
     straight_through::workloads,
     delayed::workloads,
+    // The rows of norms share their store with rows of Fp8Row.
+    super::norm::quantized_workloads,
 ];
 
 fn refusals(device: &Device) -> Refusals {

@@ -2,7 +2,7 @@
 
 use evenkeel::norm::{Causal, SoftmaxKind};
 
-use super::Line;
+use super::super::errors::Line;
 use crate::compare::Checked;
 use crate::memory::Layout;
 use crate::norm::pass::Pass;

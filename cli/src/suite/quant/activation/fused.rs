@@ -10,16 +10,9 @@ use evenkeel::reference::quant::activation::Function;
 use super::super::super::proofs::{Budget, device, other_architectures, scattered, within};
 use super::super::super::{Effort, Held, Workload, emulated};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::Operation;
 use crate::quant::activation::problem::FUNCTIONS;
 use crate::quant::activation::{Case, Fused, Values};
 use crate::subject::Subject;
-
-fn there(subject: &Subject) -> Option<Result<Held, String>> {
-    let kind = subject.kind();
-    (!Operation::QuantizedActivation.is_on(kind))
-        .then(|| Held::skipped(format!("quantised activations have no kernels on {kind}")))
-}
 
 fn both(options: impl Into<QuantizeOptions>) -> Quantize {
     let plain = OutputOptions::new();
@@ -60,9 +53,6 @@ pub(in crate::suite::quant) fn quantised_activations_are_both_steps(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for quantize in configurations() {
@@ -108,9 +98,6 @@ pub(in crate::suite::quant) fn quantised_activations_of_groups(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     let mut held = Held::default();
     let formats = [
         both(Format::Fp8Tensor(Fp8::E4m3)),
@@ -134,9 +121,6 @@ pub(in crate::suite::quant) fn quantised_activation_traffic(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("only the emulator counts bytes");
     }
@@ -174,9 +158,6 @@ pub(in crate::suite::quant) fn quantised_activations_on_other_architectures(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("architectures are the emulator's to choose");
     }
@@ -193,9 +174,6 @@ pub(in crate::suite::quant) fn quantised_activations_on_other_architectures(
 
 /// Each barrier of the tile kernel with this source, and of the search for amaxes.
 pub(in crate::suite::quant) fn workloads(_: bool) -> Vec<Workload> {
-    if !Operation::QuantizedActivation.is_on(evenkeel::DeviceKind::Emulated) {
-        return Vec::new();
-    }
     let case = Case::new(Function::SwiGlu, 140, 136, DType::Bf16);
     let formats = [both(Format::Fp8Row(Fp8::E4m3)), both(Format::NvFp4Square)];
     formats

@@ -8,7 +8,6 @@ use super::super::super::Refusals;
 use super::super::super::proofs::{Wrong, refuse};
 use crate::norm::placed::Written;
 use crate::numbers::{round_to, ulp};
-use crate::quant::Operation;
 use crate::quant::activation::{Case, Problem};
 
 fn swiglu() -> Problem {
@@ -107,7 +106,5 @@ const WRONG: &[Wrong<Problem>] = &[
 
 /// Every way to be wrong.
 pub(in crate::suite::quant) fn refusals(device: &Device, refusals: &mut Refusals) {
-    if Operation::Activation.is_on(device.kind()) {
-        refuse(device, WRONG, refusals);
-    }
+    refuse(device, WRONG, refusals);
 }

@@ -6,10 +6,10 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::proofs::{computed, device};
 use super::super::super::{Effort, Held, expect};
-use super::cases::{layouts, output, outputs, rotations, scalings, there};
+use super::cases::{layouts, output, outputs, rotations, scalings};
 use crate::norm::placed::{Matrix, Place};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Decoded, Given, Operation, Output, Problem, Values};
+use crate::quant::{Case, Decoded, Given, Output, Problem, Values};
 use crate::subject::Subject;
 
 /// quantise(dequantise(q)) = q: the same values everywhere, and the same codes and scales but where
@@ -27,9 +27,6 @@ pub(in super::super) fn quantising_again_changes_nothing(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -103,9 +100,6 @@ pub(in super::super) fn transposes_are_consistent(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -176,9 +170,6 @@ pub(in super::super) fn parts_are_as_the_whole(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     let [rows, columns] = [150, 300];

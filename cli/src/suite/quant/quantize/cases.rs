@@ -5,15 +5,8 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::{Held, proofs};
 pub(super) use crate::quant::cases::{layouts, scalings};
-use crate::quant::{Case, Decoded, Operation, Output, Problem};
+use crate::quant::{Case, Decoded, Output, Problem};
 use crate::subject::Subject;
-
-/// `None` where devices of this kind do not have the operation yet.
-pub(super) fn there(subject: &Subject, operation: Operation) -> Option<Result<Held, String>> {
-    let kind = subject.kind();
-    (!operation.is_on(kind))
-        .then(|| Held::skipped(format!("{operation:?} has no kernels on {kind}")))
-}
 
 /// No rotation, and those of each size.
 pub(super) fn rotations(seed: u64) -> [Option<Hadamard>; 4] {

@@ -6,18 +6,15 @@ use evenkeel::{DType, Status};
 
 use super::super::super::proofs::{computed, device};
 use super::super::super::{Effort, Held, expect};
-use super::cases::{output, scalings, there};
+use super::cases::{output, scalings};
 use crate::norm::placed::{Matrix, Place};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Decoded, Given, Operation, Output, Problem, Values};
+use crate::quant::{Case, Decoded, Given, Output, Problem, Values};
 use crate::subject::Subject;
 
 /// A matrix of zeros has elements 0, each with its sign, and scales 1: never NaN. A block of zeros among
 /// others too, but that nvfp4's block scale may be 0.
 pub(in super::super) fn zeros_stay_zeros(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -65,9 +62,6 @@ pub(in super::super) fn what_is_not_finite_stays_apart(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     let [rows, columns] = [60, 140];
@@ -168,9 +162,6 @@ fn apart(
 /// Saturated and underflowed elements, counted again here from what was stored; amax too, which is never
 /// lowered. Both are added to what is there: a second call doubles the counts and leaves the amax.
 pub(in super::super) fn counts_and_amaxes(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -217,9 +208,6 @@ pub(in super::super) fn counts_and_amaxes(subject: &Subject, _: Effort) -> Resul
 
 /// No rows: nothing is written but the scale of a tensor, which is 1 or as given; amax and counts stay.
 pub(in super::super) fn quantising_nothing(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -261,9 +249,6 @@ pub(in super::super) fn given_scales_are_kept(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL

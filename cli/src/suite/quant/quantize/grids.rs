@@ -6,10 +6,10 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::proofs::{device, scattered};
 use super::super::super::{Effort, Held, emulated};
-use super::cases::{layouts, output, rotations, roundings, scalings, there};
+use super::cases::{layouts, output, rotations, roundings, scalings};
 use crate::norm::placed::{Matrix, Place};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Form, Given, Operation, Problem, Values};
+use crate::quant::{Case, Form, Given, Problem, Values};
 use crate::subject::Subject;
 
 /// Row-wise, transposed, both.
@@ -21,9 +21,6 @@ pub(in super::super) fn every_format_and_option(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0_usize;
     for format in Format::ALL {
@@ -71,9 +68,6 @@ pub(in super::super) fn quantised_shapes(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let sizes: &[usize] = if effort == Effort::Quick && emulated(subject) {
         &[1, 31, 128, 257]
@@ -112,9 +106,6 @@ pub(in super::super) fn quantised_shapes(
 /// Every kind of value: all of a type's range, subnormals, ties, zeros, NaN and infinities; with scales
 /// that are given and far from what the values ask for.
 pub(in super::super) fn quantised_values(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -164,9 +155,6 @@ pub(in super::super) fn every_bf16_value(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let value = |bits: usize| half::bf16::from_bits(bits as u16).to_f64();
     // In order, so that neighbours are of one size; and with strides, so that they are of all.
@@ -202,9 +190,6 @@ pub(in super::super) fn every_bf16_value(
 /// The allocating call and a call for less give the same bits: each output alone, with and without
 /// what can be asked for.
 pub(in super::super) fn quantise_forms_agree(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, format) in Format::ALL.into_iter().enumerate() {
         let mut case = Case::new(50, 90, FLOATS[index % 3], format);

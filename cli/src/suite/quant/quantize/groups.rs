@@ -6,10 +6,10 @@ use evenkeel::{DType, Status};
 
 use super::super::super::proofs::{computed, device};
 use super::super::super::{Effort, Held, expect};
-use super::cases::{layouts, output, scalings, there};
+use super::cases::{layouts, output, scalings};
 use crate::norm::placed::Matrix;
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Decoded, Operation, Problem, Values};
+use crate::quant::{Case, Decoded, Problem, Values};
 use crate::subject::Subject;
 
 /// Sizes of groups: one, empty ones at both ends and in between, of one row and of several tiles. Even
@@ -29,9 +29,6 @@ fn sizes(index: usize, multiple: usize) -> Vec<usize> {
 
 /// Every format, output and layout with groups of every size, against the reference.
 pub(in super::super) fn groups_of_every_size(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {
@@ -70,9 +67,6 @@ pub(in super::super) fn groups_of_every_size(subject: &Subject, _: Effort) -> Re
 /// What one group holds does not show in the others: the middle one of three made 1000 times as large,
 /// the elements and scales of both neighbours stay, in both outputs.
 pub(in super::super) fn groups_do_not_touch(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, format) in Format::ALL.into_iter().enumerate() {
         for options in scalings(format) {
@@ -119,9 +113,6 @@ pub(in super::super) fn groups_that_do_not_fit(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {

@@ -4,10 +4,10 @@ use evenkeel::quant::{Format, ScaleLayout};
 
 use super::super::super::proofs::{computed, device};
 use super::super::super::{Effort, Held, expect};
-use super::cases::{layouts, output, scalings, there};
+use super::cases::{layouts, output, scalings};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::decode::scale_place;
-use crate::quant::{Case, Operation, Problem, Stored, Wanted};
+use crate::quant::{Case, Problem, Stored, Wanted};
 use crate::subject::Subject;
 
 /// The scales of an output in row-major order, taken from where its layout puts them, and whether
@@ -41,9 +41,6 @@ pub(in super::super) fn layouts_hold_the_same_scales(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for format in Format::ALL {

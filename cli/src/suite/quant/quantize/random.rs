@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use super::super::super::proofs::layout;
 use super::super::super::random::drawn;
 use super::super::super::{Effort, Held};
-use super::cases::{layouts, output, rotations, scalings, there};
+use super::cases::{layouts, output, rotations, scalings};
 use crate::memory::Layout;
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Form, Given, Operation, Output, Values};
+use crate::quant::{Case, Form, Given, Output, Values};
 use crate::subject::Subject;
 
 /// Of one output: rotation and layout by number, and what is asked for.
@@ -119,9 +119,6 @@ pub(in super::super) fn random_quantisations(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     drawn(
         subject,
         effort,

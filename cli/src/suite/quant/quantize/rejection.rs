@@ -9,9 +9,7 @@ use super::super::super::proofs::{Wrong, refuse};
 use super::cases::output;
 use crate::memory::Layout;
 use crate::quant::compare::expected;
-use crate::quant::{
-    Case, Operation, Outcome, Problem, Values, ValuesCase, ValuesOutcome, ValuesProblem,
-};
+use crate::quant::{Case, Outcome, Problem, Values, ValuesCase, ValuesOutcome, ValuesProblem};
 
 fn plain(format: Format) -> Problem {
     let mut case = Case::new(50, 70, DType::Bf16, format);
@@ -304,10 +302,6 @@ fn cut_off(problem: &ValuesProblem, outcome: &mut ValuesOutcome) {
 
 /// The right outcomes are taken, and the spoilt ones refused.
 pub(in super::super) fn refusals(device: &Device, refusals: &mut Refusals) {
-    if Operation::Quantize.is_on(device.kind()) {
-        refuse(device, QUANTIZE, refusals);
-    }
-    if Operation::Dequantize.is_on(device.kind()) {
-        refuse(device, DEQUANTIZE, refusals);
-    }
+    refuse(device, QUANTIZE, refusals);
+    refuse(device, DEQUANTIZE, refusals);
 }

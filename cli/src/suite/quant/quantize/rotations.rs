@@ -6,11 +6,11 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::proofs::device;
 use super::super::super::{Effort, Held, expect, told};
-use super::cases::{output, outputs, there};
+use super::cases::{output, outputs};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::decode::step;
 use crate::quant::run::dequantized;
-use crate::quant::{Case, Decoded, Operation, Problem, Values};
+use crate::quant::{Case, Decoded, Problem, Values};
 use crate::subject::Subject;
 
 /// The unit roundoff of single precision.
@@ -75,12 +75,6 @@ fn problems(
 /// quantisation changed: the 2-norm of the difference is at most that of half a step of each element,
 /// since a rotation keeps norms, and the rounding of both rotations.
 pub(in super::super) fn rotations_are_undone(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
-    if let Some(skipped) = there(subject, Operation::Dequantize) {
-        return skipped;
-    }
     problems(|held, index, case, rotation| {
         let direction = case
             .rowwise
@@ -130,9 +124,6 @@ pub(in super::super) fn rotations_cancel_in_a_product(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     problems(|held, index, case, rotation| {
         let direction = case
             .rowwise
@@ -194,9 +185,6 @@ pub(in super::super) fn one_element_spreads_evenly(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     for n in Hadamard::SIZES {

@@ -1,14 +1,14 @@
 //! What must not depend on who runs a quantisation, and the problems that go through every
 //! synchronisation.
 
+use evenkeel::DType;
 use evenkeel::quant::{Format, Fp8, Hadamard, QuantizeOptions, Rounding, ScaleLayout, Scaling};
-use evenkeel::{DType, DeviceKind};
 
 use super::super::super::proofs::{other_architectures, same_bits};
 use super::super::super::{Effort, Held, Workload, emulated};
-use super::cases::{output, there};
+use super::cases::output;
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Case, Operation, Values, ValuesCase};
+use crate::quant::{Case, Values, ValuesCase};
 use crate::subject::Subject;
 
 /// Runs, schedules and device sizes give the same bits, in several tiles and groups; stochastic rounding
@@ -17,9 +17,6 @@ pub(in super::super) fn quantisation_same_bits(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, format) in Format::ALL.into_iter().enumerate() {
         let rotation = [
@@ -37,12 +34,10 @@ pub(in super::super) fn quantisation_same_bits(
         }
         case.seed = 400_000 + index as u64;
         same_bits(&mut held, subject, &case.problem())?;
-        if Operation::Dequantize.is_on(subject.kind()) {
-            let mut case = ValuesCase::new(200, 256, FLOATS[index % 3], format);
-            case.output.rotation = rotation;
-            case.seed = 401_000 + index as u64;
-            same_bits(&mut held, subject, &case.problem())?;
-        }
+        let mut case = ValuesCase::new(200, 256, FLOATS[index % 3], format);
+        case.output.rotation = rotation;
+        case.seed = 401_000 + index as u64;
+        same_bits(&mut held, subject, &case.problem())?;
     }
     Ok(held)
 }
@@ -52,9 +47,6 @@ pub(in super::super) fn quantisation_on_other_architectures(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("architectures are the emulator's to choose");
     }
@@ -69,10 +61,8 @@ pub(in super::super) fn quantisation_on_other_architectures(
             }
             case.seed = 410_000 + index as u64;
             held.check(&device, &case.problem())?;
-            if Operation::Dequantize.is_on(subject.kind()) {
-                let case = ValuesCase::new(140, 130, FLOATS[index % 3], format);
-                held.check(&device, &case.problem())?;
-            }
+            let case = ValuesCase::new(140, 130, FLOATS[index % 3], format);
+            held.check(&device, &case.problem())?;
         }
     }
     Ok(held)
@@ -113,23 +103,16 @@ pub(in super::super) fn workloads(quick: bool) -> Vec<Workload> {
         // Undone along rows.
         let mut values = ValuesCase::new(40, 256, DType::F32, format);
         values.output.rotation = rotation;
-        let here = |operation: Operation| operation.is_on(DeviceKind::Emulated);
-        for (at, case) in cases
-            .iter()
-            .enumerate()
-            .filter(|_| here(Operation::Quantize))
-        {
+        for (at, case) in cases.iter().enumerate() {
             all.push(Workload {
                 problem: Box::new(case.problem()),
                 multiprocessors: 1 + (at as u32 + index as u32) % 2,
             });
         }
-        if here(Operation::Dequantize) {
-            all.push(Workload {
-                problem: Box::new(values.problem()),
-                multiprocessors: 1,
-            });
-        }
+        all.push(Workload {
+            problem: Box::new(values.problem()),
+            multiprocessors: 1,
+        });
     }
     all
 }

@@ -4,10 +4,10 @@
 use evenkeel::quant::{Format, ScaleRounding};
 
 use super::super::super::{Effort, Held};
-use super::cases::{layouts, output, outputs, scalings, there};
+use super::cases::{layouts, output, outputs, scalings};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::decode::step;
-use crate::quant::{Case, Decoded, Given, Operation, Problem, Values};
+use crate::quant::{Case, Decoded, Given, Problem, Values};
 use crate::subject::Subject;
 
 /// The unit roundoff of single precision.
@@ -67,9 +67,6 @@ fn grid(
 /// nearest element, |e - u| <= step(u) / 2, and steps grow with |u|. Divisions here are in double
 /// precision, whose 2^-53 is lost in a millionth of the bound.
 pub(in super::super) fn within_half_a_step(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     grid(subject, |problem, decoded, values| {
         let format = problem.case.options.format;
         let largest = f64::from(format.largest());
@@ -107,9 +104,6 @@ pub(in super::super) fn scales_fit_their_blocks(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     grid(subject, |problem, decoded, values| {
         if problem.wanted.iter().any(|wanted| wanted.given.is_some()) {
             return Ok(());

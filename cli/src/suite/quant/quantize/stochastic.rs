@@ -6,11 +6,11 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::proofs::{computed, device};
 use super::super::super::{Effort, Held, emulated, expect};
-use super::cases::{decoded, output, outputs, there};
+use super::cases::{decoded, output, outputs};
 use crate::norm::placed::{Matrix, Place};
 use crate::norm::rows::cases::FLOATS;
 use crate::quant::decode::{element, step};
-use crate::quant::{Case, Decoded, Given, Operation, Problem};
+use crate::quant::{Case, Decoded, Given, Problem};
 use crate::random::Random;
 use crate::subject::Subject;
 
@@ -85,9 +85,6 @@ pub(in super::super) fn stochastic_rounding_is_unbiased(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let [rows, columns] = match (emulated(subject), effort) {
         (true, _) => [128, 256],
@@ -176,9 +173,6 @@ pub(in super::super) fn representable_values_stay(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0;
     let [rows, columns] = [64, 128];
@@ -265,9 +259,6 @@ fn representable(
 /// Words follow the seed and the sum of both offsets, and nothing else: an offset from the device, as a
 /// replayed graph has it, is the same as one from the call, and each makes other bits.
 pub(in super::super) fn offsets_add_up(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, format) in [Format::Fp8Tensor(Fp8::E5m2), Format::MxFp4, Format::NvFp4]
         .into_iter()

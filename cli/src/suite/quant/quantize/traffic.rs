@@ -7,10 +7,10 @@ use evenkeel::reference::quant::Direction;
 
 use super::super::super::proofs::device;
 use super::super::super::{Effort, Held, emulated, told};
-use super::cases::{layouts, output, roundings, scalings, there};
+use super::cases::{layouts, output, roundings, scalings};
 use crate::compare::Checked;
 use crate::norm::placed::Place;
-use crate::quant::{Case, Operation, Problem, ValuesCase};
+use crate::quant::{Case, Problem, ValuesCase};
 use crate::subject::Subject;
 use crate::traffic::{Bytes, counted};
 
@@ -102,9 +102,6 @@ fn within(
 /// X is read as often as its scales ask for, and each output is written once, both in whole sectors but
 /// for scales; shared memory is used without a bank conflict.
 pub(in super::super) fn quantisation_traffic(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("only the emulator counts bytes");
     }
@@ -145,9 +142,6 @@ pub(in super::super) fn rotations_cost_no_bytes(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Quantize) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("only the emulator counts bytes");
     }
@@ -190,9 +184,6 @@ pub(in super::super) fn dequantisation_traffic(
     subject: &Subject,
     _: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Dequantize) {
-        return skipped;
-    }
     if !emulated(subject) {
         return Held::skipped("only the emulator counts bytes");
     }

@@ -7,17 +7,14 @@ use proptest::prelude::*;
 use super::super::super::proofs::{computed, device, layout, scattered};
 use super::super::super::random::drawn;
 use super::super::super::{Effort, Held, expect};
-use super::cases::{layouts, rotations, there};
+use super::cases::{layouts, rotations};
 use crate::norm::rows::cases::FLOATS;
-use crate::quant::{Operation, ValuesCase, decode};
+use crate::quant::{ValuesCase, decode};
 use crate::subject::Subject;
 
 /// Every format, direction, layout, rotation, type of values, with groups and without: all codes, NaN and
 /// infinities among them, and scales of any size.
 pub(in super::super) fn dequantised_values(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Dequantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     let mut index = 0_usize;
     for format in Format::ALL {
@@ -57,9 +54,6 @@ pub(in super::super) fn dequantised_values(subject: &Subject, _: Effort) -> Resu
 /// Values are exact: in single precision each is its element times its scale, by the formats' texts and
 /// in double precision, rounded once.
 pub(in super::super) fn values_are_exact(subject: &Subject, _: Effort) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Dequantize) {
-        return skipped;
-    }
     let mut held = Held::default();
     for (index, format) in Format::ALL.into_iter().enumerate() {
         // One row and one block: its only scale is the first.
@@ -135,9 +129,6 @@ pub(in super::super) fn random_dequantisations(
     subject: &Subject,
     effort: Effort,
 ) -> Result<Held, String> {
-    if let Some(skipped) = there(subject, Operation::Dequantize) {
-        return skipped;
-    }
     drawn(
         subject,
         effort,
