@@ -25,6 +25,10 @@ void cuda_emulator_core_mma(void* context, uint32_t a_type, uint32_t b_type, flo
 void cuda_emulator_core_tensor(void* context, uint32_t op, void* shared, const void* map, void* bar,
                                const int32_t* coordinates, uint32_t dimensions, uint32_t blocks,
                                const void* pc);
+void cuda_emulator_core_wgmma(void* context, uint32_t types, uint32_t columns, uint32_t flags,
+                              float* d, const uint32_t* a_registers, uint64_t a, uint64_t b,
+                              const void* pc);
+void cuda_emulator_core_wgmma_group(void* context, uint32_t op, int32_t pending, const void* pc);
 void* cuda_emulator_core_map_shared(void* context, void* own, uint32_t rank, const void* pc);
 void cuda_emulator_core_setmaxnreg(void* context, int32_t count, uint32_t increase, const void* pc);
 void cuda_emulator_core_pause(void* context, const void* pc);
@@ -79,6 +83,14 @@ void cuda_emulator_tensor(uint32_t op, void* shared, const void* map, void* bar,
                           const int32_t* coordinates, uint32_t dimensions, uint32_t blocks) {
   cuda_emulator_core_tensor(STATE.context, op, shared, map, bar, coordinates, dimensions, blocks,
                             PC);
+}
+void cuda_emulator_wgmma(uint32_t a_type, uint32_t b_type, uint32_t columns, uint32_t flags,
+                         float* d, const uint32_t* a_registers, uint64_t a, uint64_t b) {
+  cuda_emulator_core_wgmma(STATE.context, a_type | b_type << 8, columns, flags, d, a_registers, a,
+                           b, PC);
+}
+void cuda_emulator_wgmma_group(uint32_t op, int32_t pending) {
+  cuda_emulator_core_wgmma_group(STATE.context, op, pending, PC);
 }
 void* cuda_emulator_map_shared(void* own, uint32_t rank) {
   return cuda_emulator_core_map_shared(STATE.context, own, rank, PC);

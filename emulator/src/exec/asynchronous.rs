@@ -66,6 +66,8 @@ pub(super) enum Work {
         /// The source, once it has been read, with the bits of its initialised bytes.
         data: Option<(Vec<u8>, Vec<bool>)>,
     },
+    /// The oldest product of a warpgroup.
+    Product(usize),
     /// A box of a tensor.
     Tile(Tile),
     /// Arrives at an mbarrier once the issuer's earlier cp.async are complete.

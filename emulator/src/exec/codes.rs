@@ -147,6 +147,11 @@ codes!(TensorOp {
     TensorStore,
     TensorReduceAdd
 });
+codes!(WgmmaOp {
+    WgmmaFence,
+    WgmmaCommit,
+    WgmmaWait
+});
 
 /// Flags of an access hook (shim/hooks.cc).
 pub(crate) const WRITE: u32 = 1;
@@ -175,6 +180,7 @@ mod tests {
             ("Element", Element::names()),
             ("Matrix", MatrixOp::names()),
             ("Tensor", TensorOp::names()),
+            ("Wgmma", WgmmaOp::names()),
         ] {
             let start = format!("enum {name} : uint32_t {{");
             let body = header

@@ -2,7 +2,7 @@
 
 use super::codes::{
     AtomicOp, BarrierOp, ClusterOp, CopyOp, Element, FenceOp, GroupOp, MatrixOp, MbarrierOp, Order,
-    Scope, TensorOp, WarpOp,
+    Scope, TensorOp, WarpOp, WgmmaOp,
 };
 use super::fiber::Suspender;
 use super::{Cluster, Flow};
@@ -324,6 +324,45 @@ unsafe extern "C-unwind" fn cuda_emulator_core_tensor(
     };
     // SAFETY: by the contract.
     unsafe { drive(context, |c| c.tensor(&request, pc)) };
+}
+
+/// # Safety
+/// As for `cuda_emulator_core_access`; `d` leads to `columns / 2` registers of the current thread's,
+/// `a_registers` to four unless it is null.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn cuda_emulator_core_wgmma(
+    context: *mut Cluster,
+    types: u32,
+    columns: u32,
+    flags: u32,
+    d: usize,
+    a_registers: usize,
+    a: u64,
+    b: u64,
+    pc: usize,
+) {
+    let form = super::wgmma::Form {
+        a: Element::from_code(types & 0xff),
+        b: Element::from_code(types >> 8),
+        columns,
+        flags,
+    };
+    // SAFETY: by the contract.
+    unsafe { drive(context, |c| c.wgmma(form, [d, a_registers], [a, b], pc)) };
+}
+
+/// # Safety
+/// As for `cuda_emulator_core_access`.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn cuda_emulator_core_wgmma_group(
+    context: *mut Cluster,
+    op: u32,
+    pending: i32,
+    pc: usize,
+) {
+    let op = WgmmaOp::from_code(op);
+    // SAFETY: by the contract.
+    unsafe { drive(context, |c| c.wgmma_group(op, pending, pc)) };
 }
 
 /// # Safety

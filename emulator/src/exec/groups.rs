@@ -230,6 +230,7 @@ impl Cluster {
                 }
             }
             Work::Tile(tile) => self.carry_out_tile(tile),
+            Work::Product(index) => self.carry_out_product(index),
             Work::Arrive {
                 address,
                 engines,
@@ -258,6 +259,7 @@ impl Cluster {
 
     /// A block has exited: copies to and from its shared memory must be complete, and known to be.
     pub(super) fn exit_with_copies(&mut self, cta: usize) {
+        self.exit_with_products(cta);
         let low = self.shared_start + cta * self.shared_stride;
         let inside = |address: usize| address.wrapping_sub(low) < self.shared_stride;
         let late = self.operations.iter().find(|o| match &o.work {
@@ -268,6 +270,7 @@ impl Cluster {
                 ..
             } => inside(*destination) || inside(*source) && data.is_none(),
             Work::Tile(tile) => inside(tile.shared) && !tile.read(),
+            Work::Product(_) => false,
             Work::Arrive { address, .. } => inside(*address),
         });
         if let Some(operation) = late {

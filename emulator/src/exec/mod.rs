@@ -6,6 +6,7 @@ mod asynchronous;
 mod atomic;
 mod barrier;
 pub(crate) mod codes;
+mod descriptor;
 mod ffi;
 mod fiber;
 mod groups;
@@ -15,6 +16,7 @@ mod race;
 mod schedule;
 mod tensor;
 mod warp;
+mod wgmma;
 
 pub(crate) use atomic::SyncVariables;
 pub(crate) use schedule::Outcome;
@@ -85,6 +87,7 @@ pub(crate) struct Thread {
     proxy_fences: Vec<u32>,
     fences: Fences,
     copies: asynchronous::ThreadCopies,
+    products: wgmma::ThreadProducts,
     /// The address and value of the last load or atomic that may be a spin.
     last_poll: (usize, u64),
     just_polled: bool,
@@ -149,6 +152,7 @@ pub(crate) struct Cluster {
     pub(crate) index: u32,
     threads: Vec<Thread>,
     warps: Vec<Warp>,
+    warpgroups: Vec<wgmma::Warpgroup>,
     ctas: Vec<Cta>,
     /// Threads of a block, rounded up to whole warps.
     cta_stride: u32,
@@ -254,6 +258,7 @@ impl Cluster {
             index: 0,
             threads: Vec::new(),
             warps: Vec::new(),
+            warpgroups: Vec::new(),
             ctas: Vec::new(),
             cta_stride: 32,
             cta_threads: 0,
@@ -363,6 +368,9 @@ impl Cluster {
         let warps = self.threads.len() / 32;
         self.warps.clear();
         self.warps.resize_with(warps, Warp::default);
+        self.warpgroups.clear();
+        let warpgroups = self.ctas.len() * self.cta_stride.div_ceil(128) as usize;
+        self.warpgroups.resize_with(warpgroups, Default::default);
         self.warp_traffic.resize_with(warps, WarpTraffic::default);
         self.ready_warps.clear();
         self.current_warp = None;
@@ -561,6 +569,7 @@ impl Thread {
             proxy_fences: Vec::new(),
             fences: Fences::default(),
             copies: asynchronous::ThreadCopies::default(),
+            products: wgmma::ThreadProducts::default(),
             last_poll: (0, 0),
             just_polled: false,
             peers_seen: 0,
@@ -568,32 +577,5 @@ impl Thread {
             cluster_phase: 0,
             released_base: None,
         }
-    }
-}
-
-impl Cluster {
-    /// Counts everything that could let a waiting thread go on.
-    pub(crate) fn progress(&self) -> u64 {
-        self.progress
-    }
-
-    /// The sites were handed over: the next cluster of this context lists its own.
-    pub(crate) fn forget_sites(&mut self) {
-        self.site_cache = [(0, false); 64];
-        self.reported.clear();
-    }
-
-    /// There is no memory for this cluster's stacks or shared memory.
-    pub(crate) fn out_of_memory(&mut self) {
-        self.findings.push(RawFinding {
-            kind: FindingKind::LaunchLimits,
-            block: None,
-            thread: None,
-            pc: 0,
-            callers: Vec::new(),
-            message: "the system has no memory for the stacks of one more cluster".to_owned(),
-            other: 0,
-        });
-        self.abort = true;
     }
 }

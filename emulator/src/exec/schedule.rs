@@ -86,6 +86,31 @@ impl Context {
 }
 
 impl Cluster {
+    /// Counts everything that could let a waiting thread go on.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// The sites were handed over: the next cluster of this context lists its own.
+    pub(crate) fn forget_sites(&mut self) {
+        self.site_cache = [(0, false); 64];
+        self.reported.clear();
+    }
+
+    /// There is no memory for this cluster's stacks or shared memory.
+    pub(crate) fn out_of_memory(&mut self) {
+        self.findings.push(RawFinding {
+            kind: FindingKind::LaunchLimits,
+            block: None,
+            thread: None,
+            pc: 0,
+            callers: Vec::new(),
+            message: "the system has no memory for the stacks of one more cluster".to_owned(),
+            other: 0,
+        });
+        self.abort = true;
+    }
+
     /// The thread to run next, or why there is none.
     fn next(&mut self) -> Result<u32, Outcome> {
         loop {

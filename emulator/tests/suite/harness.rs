@@ -35,6 +35,7 @@ tables!(
     tensor_map: test_tensor_map,
     traffic: test_traffic,
     warp: test_warp,
+    wgmma: test_wgmma,
 );
 
 /// Mirrors `Args` of tests/kernels/test_kernel.h.

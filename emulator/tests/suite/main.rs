@@ -10,3 +10,4 @@ mod memory;
 mod tensor_core;
 mod tensor_map;
 mod warp;
+mod wgmma;
