@@ -29,7 +29,8 @@ __forceinline__ void cluster_wait(bool acquire = true) {
   cuda_emulator_cluster_barrier(code::kClusterWait, acquire);
 }
 
-// Checked: a multiple of 8 from 24 to 256. There is no register file to reallocate.
+// By all warps of a warpgroup, a multiple of 8 from 24 to 256. An increase waits until other
+// warpgroups of the block have given back enough of the multiprocessor's registers.
 __forceinline__ void setmaxnreg(int count, bool increase) {
   cuda_emulator_setmaxnreg(count, increase);
 }

@@ -384,19 +384,11 @@ unsafe extern "C-unwind" fn cuda_emulator_core_map_shared(
 unsafe extern "C-unwind" fn cuda_emulator_core_setmaxnreg(
     context: *mut Cluster,
     count: i32,
-    _increase: u32,
+    increase: u32,
     pc: usize,
 ) {
     // SAFETY: by the contract.
-    unsafe {
-        drive(context, |c| {
-            if !(24..=256).contains(&count) || count % 8 != 0 {
-                let message = format!("setmaxnreg {count}: a multiple of 8 from 24 to 256");
-                return c.fatal(FindingKind::LaunchLimits, pc, message, 0);
-            }
-            Flow::Done(0)
-        })
-    };
+    unsafe { drive(context, |c| c.setmaxnreg(count, increase != 0, pc)) };
 }
 
 /// # Safety

@@ -260,6 +260,7 @@ impl Cluster {
     /// A block has exited: copies to and from its shared memory must be complete, and known to be.
     pub(super) fn exit_with_copies(&mut self, cta: usize) {
         self.exit_with_products(cta);
+        self.exit_registers(cta);
         let low = self.shared_start + cta * self.shared_stride;
         let inside = |address: usize| address.wrapping_sub(low) < self.shared_stride;
         let late = self.operations.iter().find(|o| match &o.work {

@@ -13,6 +13,7 @@ mod groups;
 mod matrix;
 mod mbarrier;
 mod race;
+mod registers;
 mod schedule;
 mod tensor;
 mod warp;
@@ -66,6 +67,8 @@ pub(crate) enum Wait {
     Mbarrier(usize, u32),
     /// An instruction that needs the whole warp.
     Aligned(&'static str),
+    /// Registers that other warps hold.
+    Registers(u32),
     Spin(usize),
     Turn,
 }
@@ -118,6 +121,7 @@ struct Cta {
     live: u32,
     barriers: [barrier::Barrier; 16],
     mbarriers: HashMap<u32, Mbarrier>,
+    registers: registers::RegisterFile,
     /// One bit for each 8 bytes that are an mbarrier.
     mbarrier_words: Vec<u64>,
     /// By thread of the cluster: the clock and place of its last access from another block.

@@ -322,6 +322,7 @@ impl Cluster {
                 format!("wait for parity {parity} of {state}")
             }
             Wait::Aligned(what) => format!("wait in {what} for the rest of their warp"),
+            Wait::Registers(count) => format!("wait for {count} registers a thread"),
             Wait::Spin(address) => format!("poll {}", self.describe_address(address)),
             Wait::Turn => "wait for another cluster".into(),
         }

@@ -31,6 +31,8 @@ tables!(
     cluster: test_cluster,
     grid: test_grid,
     memory: test_memory,
+    pipeline: test_pipeline,
+    registers: test_registers,
     tensor_core: test_tensor_core,
     tensor_map: test_tensor_map,
     traffic: test_traffic,

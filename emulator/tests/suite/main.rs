@@ -7,6 +7,8 @@ mod grid;
 mod harness;
 mod launch;
 mod memory;
+mod pipeline;
+mod registers;
 mod tensor_core;
 mod tensor_map;
 mod warp;
