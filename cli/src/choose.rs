@@ -14,11 +14,13 @@ pub enum Op {
     Norm,
     /// Low-bit formats.
     Quant,
+    /// Products of scaled operands.
+    Matmul,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Loss, Self::Norm, Self::Quant];
+    pub const ALL: [Self; 4] = [Self::Loss, Self::Norm, Self::Quant, Self::Matmul];
 }
 
 impl fmt::Display for Op {
@@ -27,6 +29,7 @@ impl fmt::Display for Op {
             Self::Loss => "loss",
             Self::Norm => "norm",
             Self::Quant => "quant",
+            Self::Matmul => "matmul",
         })
     }
 }
@@ -38,7 +41,7 @@ impl FromStr for Op {
         Self::ALL
             .into_iter()
             .find(|op| op.to_string() == text)
-            .ok_or_else(|| "the operation families here are: loss, norm, quant".into())
+            .ok_or_else(|| "the operation families here are: loss, norm, quant, matmul".into())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod choose;
 pub mod compare;
 pub mod info;
 pub mod loss;
+pub mod matmul;
 pub mod memory;
 pub mod norm;
 pub mod numbers;

@@ -1,14 +1,16 @@
 //! Rounding to the types of results, and errors counted in their units of the last place.
 
-use evenkeel::{DType, Number};
+use evenkeel::{DType, E4m3, E5m2, Number};
 use half::{bf16, f16};
 
-/// `value` rounded once to `dtype` (bf16, f16 or f32), as f64.
+/// `value` rounded once to `dtype` (bf16, f16, f32, or saturating E4M3 or E5M2), as f64.
 #[must_use]
 pub fn round_to(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::Bf16 => Number::to_f64(<bf16 as Number>::from_f64(value)),
         DType::F16 => Number::to_f64(<f16 as Number>::from_f64(value)),
+        DType::E4m3 => Number::to_f64(<E4m3 as Number>::from_f64(value)),
+        DType::E5m2 => Number::to_f64(<E5m2 as Number>::from_f64(value)),
         _ => f64::from(value as f32),
     }
 }
@@ -20,6 +22,8 @@ pub fn ulp(dtype: DType, value: f64) -> f64 {
     let (digits, smallest) = match dtype {
         DType::Bf16 => (7, -126),
         DType::F16 => (10, -14),
+        DType::E4m3 => (3, -6),
+        DType::E5m2 => (2, -14),
         _ => (23, -126),
     };
     let magnitude = value.abs();

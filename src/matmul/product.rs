@@ -13,8 +13,47 @@ use crate::{Buffer, DType, Result, Stream};
 ///
 /// ```text
 /// acc_mn = sum_k (scale_a a)_mk (scale_b b)_nk
-/// v = alpha acc_mn + bias_n + beta C_mn
-/// out = round(activation(v))                      amax = max |activation(v)|
+/// v = alpha acc_mn + bias_n + beta C_mn                      kept, if asked for: pre_activation
+/// out = round(activation(v))                                 round(activation(v) / scale) in FP8
+/// amax = max(amax, |activation(v)|)                          of what is finite
+/// ```
+///
+/// Which operands go together, and what is rounded where, is on the page of the [module](super). Scales
+/// of 1 x 128 may lie row-major or column-major
+/// ([`ScaleLayout`](crate::quant::ScaleLayout)); kernels that copy in bulk take them column-major.
+/// Operands that were rotated have the same rotation, which cancels.
+///
+/// NaN and infinities are terms like others: what is not finite in a row of A stays in that row of the
+/// result, and in B in its column. FP8 results keep NaN and saturate.
+///
+/// Groups ([`Groups`](super::Groups)) are the experts of a mixture: of rows for Y and dX, each with its
+/// own B; of the contraction for dW, each with its own result.
+///
+/// Sources: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for scaled products; DeepSeek-V3 (arXiv
+/// 2412.19437, section 3.3) for scales of blocks and the promotion of sums.
+///
+/// ```
+/// use evenkeel::matmul::{Activation, Matmul, MatmulArguments};
+/// use evenkeel::quant::{Format, Fp8, Quantize, QuantizeArguments};
+/// use evenkeel::{DType, Device};
+///
+/// let stream = Device::cpu().stream()?;
+/// let row = Format::Fp8Row(Fp8::E4m3);
+/// let quantize = Quantize::new(row).prepare(&stream)?;
+/// let x = stream.upload(&[1, 2], &[448.0_f32, 7.0])?;
+/// let w = stream.upload(&[2, 2], &[1.75_f32, 0.0, 0.0, -3.5])?;
+/// let x = quantize.quantize(x.view(), QuantizeArguments::default())?;
+/// let w = quantize.quantize(w.view(), QuantizeArguments::default())?;
+///
+/// let op = Matmul::new(row, row).prepare(&stream)?;
+/// let y = op.multiply(x.rowwise()?, w.rowwise()?, DType::F32, MatmulArguments::default())?;
+/// assert_eq!(y.read::<f32>()?, [784.0, -24.5]);
+///
+/// // The first layer of a feed-forward block, whose weight alternates gate and up.
+/// let op = Matmul::new(row, row).activation(Activation::SwiGlu).prepare(&stream)?;
+/// let h = op.multiply(x.rowwise()?, w.rowwise()?, DType::F32, MatmulArguments::default())?;
+/// assert_eq!(h.read::<f32>()?, [784.0 * -24.5]); // silu(784) is 784
+/// # Ok::<(), evenkeel::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -96,6 +135,11 @@ impl Matmul {
 }
 
 /// A [`Matmul`] ready to run on a stream.
+///
+/// - Operands have any M, N and K from 1 on (M also 0), rows at any stride; nothing has to be aligned,
+///   though rows that begin at multiples of 16 bytes are the fast ones.
+/// - Nothing waits for the device, and a call of [`multiply_into`](Self::multiply_into) can be captured
+///   into a graph; alpha, the scales and the offsets of groups are read when it runs.
 #[derive(Debug)]
 pub struct PreparedMatmul {
     stream: Stream,

@@ -14,6 +14,8 @@ mod emulated;
 mod golden;
 #[cfg(feature = "loss")]
 mod loss;
+#[cfg(feature = "matmul")]
+mod matmul;
 #[cfg(all(
     feature = "emulator",
     feature = "loss",

@@ -4,6 +4,7 @@ mod conditions;
 mod cpu;
 mod cuda;
 mod loss;
+mod matmul;
 mod norm;
 mod peers;
 mod plot;
@@ -67,7 +68,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         has_folder(path)?;
     }
     let matrix = |shape: &Shape| matches!(shape, Shape::Rows { .. });
-    let of_matrices = options.op.filter(|op| *op != Op::Norm);
+    let of_matrices = options.op.filter(|op| !matches!(op, Op::Norm | Op::Matmul));
     if let Some(op) = of_matrices
         && !options.shapes.is_empty()
         && !options.shapes.iter().any(matrix)
@@ -201,6 +202,7 @@ fn on_cpu(options: &Options, run: &mut Run) -> evenkeel::Result<()> {
             Op::Loss => loss::on_cpu(options, run, &mut largest)?,
             Op::Norm => norm::on_cpu(options, run, &mut largest)?,
             Op::Quant => quant::on_cpu(options, run, &mut largest)?,
+            Op::Matmul => matmul::on_cpu(options, run)?,
         }
     }
     Ok(())
@@ -216,6 +218,7 @@ fn on_emulator(device: &Device, options: &Options, run: &mut Run) -> evenkeel::R
             Op::Loss => loss::on_emulator(device, options, run)?,
             Op::Norm => norm::on_emulator(device, options, run)?,
             Op::Quant => quant::on_emulator(device, options, run)?,
+            Op::Matmul => matmul::on_emulator(run),
         }
     }
     Ok(())
@@ -237,6 +240,7 @@ fn on_cuda(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Resul
             Op::Loss => loss::on_cuda(&gpu, options, run, &mut largest)?,
             Op::Norm => norm::on_cuda(&gpu, options, run, &mut largest)?,
             Op::Quant => quant::on_cuda(&gpu, options, run, &mut largest)?,
+            Op::Matmul => matmul::on_cuda(&gpu, options, run, &mut largest)?,
         }
     }
     note_conditions(run);
@@ -259,6 +263,7 @@ fn on_cuda(device: &Device, options: &Options, run: &mut Run) -> evenkeel::Resul
             Op::Quant => peers::measure("quant.py", &mut run.rows, repetitions, |row| {
                 quant::question(row, options)
             }),
+            Op::Matmul => peers::measure("matmul.py", &mut run.rows, repetitions, matmul::question),
         };
         run.notes.extend(notes);
     }

@@ -86,6 +86,8 @@ pub enum ShapeOf {
     Rows(Rows),
     /// Of an operation on heads.
     Heads(Heads),
+    /// Of a product.
+    Product(Product),
 }
 
 /// Rows and classes.
@@ -117,6 +119,17 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
+/// A product of `[m, k]` and `[n, k]` transposed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// Rows: tokens.
+    pub m: usize,
+    /// Columns.
+    pub n: usize,
+    /// What is summed over.
+    pub k: usize,
+}
+
 impl ShapeOf {
     /// Its dimensions, the outermost first.
     #[must_use]
@@ -129,13 +142,17 @@ impl ShapeOf {
                 heads,
                 head_dim,
             }) => vec![tokens, heads, head_dim],
+            Self::Product(Product { m, n, k }) => vec![m, n, k],
         }
     }
 
-    /// Elements of a tensor of this size.
+    /// Elements of a tensor of this size; of the result of a product.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.dimensions().iter().product()
+        match self {
+            Self::Product(Product { m, n, .. }) => m * n,
+            _ => self.dimensions().iter().product(),
+        }
     }
 
     /// Elements that one normalization or softmax is over.
@@ -145,6 +162,7 @@ impl ShapeOf {
             Self::Logits(logits) => logits.vocab,
             Self::Rows(rows) => rows.width,
             Self::Heads(heads) => heads.head_dim,
+            Self::Product(product) => product.n,
         }
     }
 
@@ -154,7 +172,8 @@ impl ShapeOf {
         match &mut self {
             Self::Logits(Logits { tokens, .. })
             | Self::Rows(Rows { tokens, .. })
-            | Self::Heads(Heads { tokens, .. }) => *tokens = count,
+            | Self::Heads(Heads { tokens, .. })
+            | Self::Product(Product { m: tokens, .. }) => *tokens = count,
         }
         self
     }
@@ -165,7 +184,8 @@ impl ShapeOf {
         match self {
             Self::Logits(Logits { tokens, .. })
             | Self::Rows(Rows { tokens, .. })
-            | Self::Heads(Heads { tokens, .. }) => *tokens,
+            | Self::Heads(Heads { tokens, .. })
+            | Self::Product(Product { m: tokens, .. }) => *tokens,
         }
     }
 }
@@ -239,7 +259,7 @@ pub struct Row {
     pub us: Option<Times>,
     /// The least bytes that must move (timed rows), or those that did (emulated rows).
     pub bytes: u64,
-    /// Floating-point operations of products; none here.
+    /// Floating-point operations of products.
     pub flops: u64,
     /// `bytes` a nanosecond.
     #[serde(default, skip_serializing_if = "Option::is_none")]

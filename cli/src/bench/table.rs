@@ -85,10 +85,12 @@ fn label(row: &Row) -> String {
 }
 
 fn timed(out: &mut String, family: &str, rows: &[&Row]) {
+    let products = rows.iter().any(|row| row.tflops.is_some());
+    let rate = if products { "TFLOP/s" } else { "GB/s" };
     let _ = writeln!(
         out,
         "\n  {:<40} {:<14} {:<5} {:>10} {:>19} {:>8} {:>8}  peers: us, and how many times ours",
-        family, "shape", "type", "us", "p10 - p90", "GB/s", "ceiling"
+        family, "shape", "type", "us", "p10 - p90", rate, "ceiling"
     );
     for row in rows {
         let Some(us) = row.us else { continue };
@@ -98,7 +100,7 @@ fn timed(out: &mut String, family: &str, rows: &[&Row]) {
             "{} {:>10} {spread:>19} {:>8} {:>8} ",
             label(row),
             digits(us.median),
-            row.gbs.map_or(String::new(), digits),
+            row.tflops.or(row.gbs).map_or(String::new(), digits),
             row.of_ceiling.map_or(String::new(), percent),
         );
         for peer in &row.peers {

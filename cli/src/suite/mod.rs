@@ -4,6 +4,7 @@
 //! The tests make one test of each for each kind of device; `evenkeel verify` runs them all.
 
 mod loss;
+mod matmul;
 mod norm;
 mod proofs;
 mod quant;
@@ -11,6 +12,7 @@ mod random;
 
 use evenkeel::{Device, DeviceKind, Error};
 
+pub(crate) use self::matmul::pairs as matmul_pairs;
 use crate::choose::Op;
 use crate::compare::{Checked, Verdict};
 use crate::subject::Subject;
@@ -156,7 +158,7 @@ pub struct Family {
 }
 
 /// Every family.
-pub const FAMILIES: &[Family] = &[loss::FAMILY, norm::FAMILY, quant::FAMILY];
+pub const FAMILIES: &[Family] = &[loss::FAMILY, norm::FAMILY, quant::FAMILY, matmul::FAMILY];
 
 /// The family of these operations.
 #[must_use]

@@ -2,6 +2,7 @@
 
 mod errors;
 mod loss;
+mod matmul;
 #[cfg(feature = "emulator")]
 mod mutate;
 mod norm;
@@ -105,6 +106,7 @@ fn device(subject: &Subject, options: &Options) -> bool {
             Op::Loss => loss::run(subject),
             Op::Norm => norm::run(subject),
             Op::Quant => quant::run(subject),
+            Op::Matmul => matmul::run(subject),
         };
         right &= properties(subject, family, effort);
         right &= refusals(subject, family);

@@ -1,5 +1,6 @@
 //! Products on the CPU, and every argument that does not fit.
 
+mod linear;
 mod values;
 mod wrong;
 

@@ -4,6 +4,8 @@
 pub mod activation;
 #[cfg(feature = "loss")]
 pub mod loss;
+#[cfg(feature = "matmul")]
+pub mod matmul;
 #[cfg(feature = "norm")]
 pub mod norm;
 #[cfg(feature = "quant")]

@@ -127,7 +127,7 @@ impl Work {
             // Nothing to pair the last element of an odd head with.
             ShapeOf::Heads(heads) if heads.head_dim % 2 == 1 => &Self::OF_HEADS[..2],
             ShapeOf::Heads(_) => &Self::OF_HEADS,
-            ShapeOf::Logits(_) => &[],
+            ShapeOf::Logits(_) | ShapeOf::Product(_) => &[],
         }
     }
 
