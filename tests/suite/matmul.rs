@@ -20,6 +20,7 @@ properties!(
     products_same_bits,
     random_products,
     products_on_other_architectures,
+    layers_of_every_recipe,
     product_wrong_arguments,
 );
 

@@ -1,6 +1,7 @@
 //! The properties of products of scaled operands.
 
 mod arguments;
+mod layer;
 mod product;
 mod refused;
 
@@ -30,6 +31,7 @@ properties!(
     product::products_same_bits: "runs, schedules and device sizes give the same bits",
     product::random_products: "problems drawn at random, made small when they fail",
     product::products_on_other_architectures: "each architecture, with its limits",
+    layer::layers_of_every_recipe: "a linear layer's result and gradients, within what rounding its operands allows",
     arguments::product_wrong_arguments: "each wrong argument is refused under its name",
 );
 
