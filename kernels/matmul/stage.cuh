@@ -53,15 +53,16 @@ struct OperandCopy {
     const unsigned char* const base = static_cast<const unsigned char*>(operand.data) +
                                       static_cast<int64_t>(row) * operand.stride +
                                       static_cast<int64_t>(k * kElementBytes);
-    copy.source = base + first * operand.stride + piece * 16;
-    copy.stride = 32 * operand.stride;
+    // One row has none after it, and its stride need not be one of 16 bytes.
+    const int64_t stride = rows > 1 ? operand.stride : 0;
+    copy.source = base + first * stride + piece * 16;
+    copy.stride = 32 * stride;
     const uint64_t bytes = k_size * kElementBytes;
     copy.bytes = bytes > piece * 16 ? bytes - piece * 16 : 0;
     copy.rows = rows > first ? (rows - first + 31) / 32 : 0;
     const uint32_t turn = is_b ? turn_of_b(first) : turn_of_a(first);
     copy.place = first * kStageBytes + (piece ^ turn) * 16;
-    const uint64_t low_bits =
-        reinterpret_cast<uint64_t>(base) | static_cast<uint64_t>(rows > 1 ? operand.stride : 0);
+    const uint64_t low_bits = reinterpret_cast<uint64_t>(base) | static_cast<uint64_t>(stride);
     copy.aligned = low_bits % 16 == 0;
     return copy;
   }

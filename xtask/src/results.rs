@@ -215,7 +215,11 @@ fn shape(row: &Value) -> String {
         return String::new();
     };
     // An object's order is lost; the outermost dimension comes first.
-    let place = |name: &str| ["tokens", "heads"].iter().position(|first| *first == name);
+    let place = |name: &str| {
+        ["tokens", "heads", "m", "n"]
+            .iter()
+            .position(|first| *first == name)
+    };
     let mut sizes: Vec<_> = shape.iter().collect();
     sizes.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));
     sizes
