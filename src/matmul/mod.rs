@@ -40,6 +40,8 @@ mod arguments;
 #[allow(dead_code)]
 mod call;
 mod check;
+mod hopper_config;
+mod hopper_params;
 mod host;
 mod kernels;
 mod launch;

@@ -416,4 +416,41 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &[],
         reason: "the groups' offsets are read, and what lies outside is zeroed",
     },
+    Expectation {
+        kernels: "matmul_hopper_*",
+        targets: &["90a"],
+        present: &[
+            "UTMALDG.2D",
+            "UTMALDG.2D.MULTICAST",
+            "UTMASTG.2D",
+            "SYNCS.PHASECHK",
+            "USETMAXREG.TRY_ALLOC",
+            "USETMAXREG.DEALLOC",
+            "STSM",
+        ],
+        absent: &["HMMA", "UBLKCP.S.G"],
+        reason: "the copy engine brings slices, to two blocks at once where they share an operand, and takes results; \
+                 registers move from the producer to the consumers",
+    },
+    Expectation {
+        kernels: "matmul_hopper_bf16_*",
+        targets: &["90a"],
+        present: &["HGMMA.F32.BF16"],
+        absent: &["QGMMA"],
+        reason: "a warpgroup multiplies from shared memory",
+    },
+    Expectation {
+        kernels: "matmul_hopper_f16_*",
+        targets: &["90a"],
+        present: &["HGMMA.F32"],
+        absent: &["QGMMA", "HGMMA.F32.BF16"],
+        reason: "a warpgroup multiplies from shared memory",
+    },
+    Expectation {
+        kernels: "matmul_hopper_fp8_*",
+        targets: &["90a"],
+        present: &["QGMMA.E4M3.E4M3", "QGMMA.E5M2.E4M3", "QGMMA.E4M3.E5M2"],
+        absent: &["HGMMA"],
+        reason: "each mix of 8-bit elements is an instruction of its own behind one branch a slice",
+    },
 ];

@@ -1,7 +1,9 @@
 //! The operation as launches.
 
+mod hopper;
 mod portable;
 
+use self::hopper::HopperKernels;
 use self::portable::PortableKernels;
 use super::Matmul;
 use super::call::{MatmulCall, MatmulShape};
@@ -11,6 +13,8 @@ use crate::{Result, Stream};
 #[derive(Debug)]
 pub(super) struct MatmulKernels {
     portable: PortableKernels,
+    /// On Hopper, of operands that its kernels multiply.
+    hopper: Option<HopperKernels>,
 }
 
 impl MatmulKernels {
@@ -18,6 +22,7 @@ impl MatmulKernels {
     pub(super) fn load(stream: &Stream, matmul: &Matmul) -> Result<Self> {
         Ok(Self {
             portable: PortableKernels::load(stream, matmul)?,
+            hopper: HopperKernels::load(stream, matmul)?,
         })
     }
 
@@ -28,6 +33,11 @@ impl MatmulKernels {
 
     /// Launches a checked call.
     pub(super) fn run(&self, stream: &Stream, call: MatmulCall<'_>) -> Result<()> {
+        if let Some(hopper) = &self.hopper
+            && let Some(plan) = hopper.plan(&call)
+        {
+            return hopper.run(stream, plan, call);
+        }
         self.portable.run(stream, call)
     }
 }
