@@ -183,8 +183,13 @@ fn copied(view: &TensorRef<'_>) -> bool {
     view.address().is_multiple_of(ALIGNMENT) && row_bytes(view).is_multiple_of(ALIGNMENT)
 }
 
+/// From a row to the next; of one row whatever the copy engine takes.
 fn row_bytes(view: &TensorRef<'_>) -> u64 {
-    (view.row_stride() * view.dtype().size()) as u64
+    let size = view.dtype().size();
+    match view.rows() {
+        0 | 1 => ((view.columns() * size) as u64).next_multiple_of(ALIGNMENT),
+        _ => (view.row_stride() * size) as u64,
+    }
 }
 
 /// By tiles what is the scaled sums, rounded once, or fp32 sums added to what is there.
