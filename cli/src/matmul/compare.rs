@@ -56,12 +56,18 @@ pub fn compare(problem: &Problem, outcome: &Outcome, kind: DeviceKind) -> Result
     let values = problem
         .a
         .exact(|a| problem.b.exact(|b| values(&a, &b, &groups)))?;
+    let exact = case.is_exact();
     let sums = values.each(&groups, |a, b| summation.of(a, b));
+    let without_error = |sum: &Sum| Sum {
+        error: if exact { 0.0 } else { sum.error },
+        ..*sum
+    };
+    let sums: Vec<Sum> = sums.iter().map(without_error).collect();
     let group_of = |row: usize| match &groups {
         Groups::Rows(ranges) => ranges.partition_point(|range| range.end <= row),
         Groups::One | Groups::Contraction(_) => 0,
     };
-    let u = summation.unit();
+    let u = if exact { 0.0 } else { summation.unit() };
     let arithmetic = Arithmetic::new(kind, n);
     let (place, width) = (problem.place(), problem.output_shape()[1]);
     let mut amax = Interval::only(problem.amax_before.map_or(0.0, f64::from));
@@ -87,7 +93,8 @@ pub fn compare(problem: &Problem, outcome: &Outcome, kind: DeviceKind) -> Result
                 amax.low = amax.low.max(magnitude - interval.error);
                 amax.high = amax.high.max(magnitude + interval.error);
             }
-            let interval = quotient(interval, problem.output_scale, u).rounded(case.dtype);
+            let interval =
+                quotient(interval, problem.output_scale, summation.unit()).rounded(case.dtype);
             let got = outcome.out[begin + column];
             verdict.number("out", case.dtype, got, interval, || at(row, column));
         }

@@ -238,7 +238,7 @@ pub(super) fn upload(stream: &Stream, dtype: DType, values: &[f64]) -> Result<Bu
 
 fn scale(format: Format, values: Values, random: &mut Random) -> f64 {
     if values == Values::Integers {
-        return 1.0;
+        return (random.below(4) as f64 - 2.0).exp2();
     }
     let power = (random.below(7) as f64 - 3.0).exp2();
     if matches!(format, Format::MxFp8(_)) {

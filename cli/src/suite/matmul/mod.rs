@@ -23,7 +23,7 @@ properties!(
     product::products_of_every_pair: "each pair of formats, kind of values and type of output, within the derived bound",
     product::product_shapes: "1, primes, every remainder of tiles and blocks, every alignment, gaps between rows",
     product::product_values: "values that cancel, outliers, any codes, in every pair of formats",
-    product::integers_are_exact: "sums that no arithmetic rounds come out exactly",
+    product::integers_are_exact: "sums that nothing rounds have every bit, with scales, groups and what follows",
     product::product_epilogues: "alpha, bias, beta C, in place and apart, activations, FP8 outputs, amax",
     product::products_of_groups: "experts of every size, forward and for gradients of weights; nothing else is touched",
     product::groups_that_are_none: "offsets that descend or leave the dimension touch nothing",
