@@ -4,12 +4,13 @@
 // those of quant/quantize.cuh.
 //
 // Traffic: one read of each input, one write of each output; one read more where quantize.cuh has
-// two (quant_activation_amax). Of [dgate | dup] gate and dy come twice, the second time from L2
-// (quant/activation_source.cuh). At 4.3 TB/s, as norm/forward.cuh has it, SwiGLU of 16384 x 14336
-// in bf16 to MxFp8 is 1.18 GB and 274 us row-wise, 1.42 GB and 331 us in both directions; its
-// backward 1.89 GB and 440 us, 2.38 GB and 553 us. But with some 40 instructions an element, of
-// which silu is 15, the multiprocessors may take as long: predictions, nothing of this has been
-// measured yet.
+// two (quant_activation_amax). Rows in FP8 with a scale each, and no transposed output, are
+// activation_rows.cu's, which reads once. Of [dgate | dup] gate and dy come twice, the second time
+// from L2, where F is no multiple of 128 or both outputs are rotated (quant/activation_source.cuh).
+// At 4.3 TB/s, as norm/forward.cuh has it, SwiGLU of 16384 x 14336 in bf16 to MxFp8 is 1.18 GB and
+// 274 us row-wise, 1.42 GB and 331 us in both directions; its backward 1.89 GB and 440 us, 2.38 GB
+// and 553 us. But with some 40 instructions an element, of which silu is 15, the multiprocessors
+// may take as long: predictions, nothing of this has been measured yet.
 //
 // Mapping: quant/activation_source.cuh, quant/tile.cuh.
 

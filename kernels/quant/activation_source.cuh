@@ -8,11 +8,14 @@
 // Mapping: a thread's 8 x 8 values, which take half of its registers. They are computed two rows at
 // a time, in a loop that is not unrolled, and wait in shared memory, in slots of their thread
 // alone: two rows' loads are 32 KiB in flight a multiprocessor of two 16-bit tensors, and GELU's
-// many instructions are there once. A tile of [dgate | dup] is of one of them, but where F is no
-// multiple of 128; so gate and dy are loaded for two tiles, the second time from L2, as these are a
-// row of tiles apart: both at once would take 64 more registers, half of the blocks of a
-// multiprocessor.
+// many instructions are there once. Where F is a multiple of 128, a block makes a tile of dgate and
+// the one of dup that is made of the same gate and dy, from one read of all three. Elsewhere tiles
+// of the two are of different columns: gate and dy are loaded for both, the second time from L2, as
+// these are a row of tiles apart. So are they where both outputs are rotated, for which dgate's
+// values would have to be kept beside dup's.
 #pragma once
+
+#include <cstddef>
 
 #include "common/units.cuh"
 #include "quant/activation.cuh"
@@ -30,19 +33,20 @@ struct ActivationInput {
   const float* scales;  // of the smoothing, or null
   uint32_t per_token;   // whether scales are
   ActivationFunction function;
-  uint64_t channels;  // of x; [dgate | dup] has twice as many
+  uint32_t channels;  // of x; [dgate | dup] has twice as many
+  uint32_t paired;    // a tile of dgate and its counterpart of dup are one block's
 };
 static_assert(sizeof(ActivationInput) == 96, "src/quant/kernels/activation.rs mirrors it");
 
 struct ActivationQuantizeParams {
   QuantizeGrid grid;
   QuantizeForm form;
-  QuantizeOutputs<1> outputs;
+  QuantizeOutputs outputs;
   ActivationInput input;
 };
 struct ActivationAmaxParams {
   QuantizeGrid grid;
-  AmaxOutputs<1> outputs;
+  AmaxOutputs outputs;
   ActivationInput input;
   uint32_t* status;
 };
@@ -64,77 +68,45 @@ EVENKEEL_DEVICE void divide(const ActivationInput& input, uint32_t row, uint32_t
   }
 }
 
-// Beside QuantizeShared: a value of each of a thread's columns and rows, 16 bytes a slot, slots of
-// neighbouring threads side by side. Only their own thread uses them.
-struct ActivationShared {
-  QuantizeShared quantize;
-  float4 values[8][2][kTileThreads];
-
-  EVENKEEL_DEVICE static ActivationShared& get() {
-    return *reinterpret_cast<ActivationShared*>(platform::dynamic_shared());
-  }
-  EVENKEEL_DEVICE void put(int i, const float (&row)[8]) {
-    values[i][0][threadIdx.x] = make_float4(row[0], row[1], row[2], row[3]);
-    values[i][1][threadIdx.x] = make_float4(row[4], row[5], row[6], row[7]);
-  }
-  EVENKEEL_DEVICE void take(MicroTile<true>& tile) const {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float4 four = values[i][h][threadIdx.x];
-        tile.x[i][4 * h] = four.x;
-        tile.x[i][4 * h + 1] = four.y;
-        tile.x[i][4 * h + 2] = four.z;
-        tile.x[i][4 * h + 3] = four.w;
-      }
-    }
-  }
-};
-
-static_assert(sizeof(ActivationShared) == 32928 + 65536,
-              "src/quant/kernels/activation_store.rs has it");
-
 // Rows of a thread whose loads are on their way at once. No measurement chose it yet.
 inline constexpr int kRowsAtOnce = 2;
 
-// A source of one matrix. Rows are computed in a loop that is not unrolled, and wait in shared
-// memory: the values of a tile take half of a thread's registers, and unrolled loads the rest.
-// A Formula's Row fetches what a row of 8 values is made of, and computes it: zeros beyond the
-// tile's columns.
+// A source of values that are computed row by row: a Formula's Row fetches what 8 values are made
+// of, and computes them, zeros beyond the tile's columns.
 template <typename Formula>
 struct ComputedSource {
   using Params = ActivationInput;
   static constexpr bool kWide = true;
-  static constexpr int kTiles = 1;
-  bool computed = false;
 
-  EVENKEEL_DEVICE void load(const Params&, const TilePlace&) {}
+  EVENKEEL_DEVICE static uint32_t tiles(const Params&) { return 1; }
+  EVENKEEL_DEVICE static void second(MicroTile<true>&) {}
 
-  EVENKEEL_DEVICE void fill(int, const Params& input, const TilePlace& place,
-                            MicroTile<true>& tile) {
-    ActivationShared& shared = ActivationShared::get();
-    if (!computed) {
-      const bool inside = MicroPlace::column() < place.columns;
+  EVENKEEL_DEVICE static void fill(const ActivationInput& input, const TilePlace& place, bool,
+                                   MicroTile<true>& tile) {
+    KeptShared& kept = KeptShared::get();
+    const bool inside = MicroPlace::column() < place.columns;
 #pragma unroll 1
-      for (int first = 0; first < 8; first += kRowsAtOnce) {
-        typename Formula::Row rows[kRowsAtOnce];
+    for (int first = 0; first < 8; first += kRowsAtOnce) {
+      typename Formula::Row rows[kRowsAtOnce];
 #pragma unroll
-        for (int i = 0; i < kRowsAtOnce; ++i) {
-          const uint32_t row = MicroPlace::row() + first + i;
-          if (inside && row < place.rows) rows[i].fetch(input, place, row);
-        }
-#pragma unroll
-        for (int i = 0; i < kRowsAtOnce; ++i) {
-          const uint32_t row = MicroPlace::row() + first + i;
-          float values[8] = {};
-          if (inside && row < place.rows) rows[i].compute(input, place, row, values);
-          shared.put(first + i, values);
-        }
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const uint32_t row = MicroPlace::row() + first + i;
+        if (inside && row < place.rows) rows[i].fetch(input, place, row);
       }
-      computed = true;
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const uint32_t row = MicroPlace::row() + first + i;
+        float values[8] = {};
+        if (inside && row < place.rows) rows[i].compute(input, place, row, values);
+        kept.put(first + i, values);
+      }
     }
-    shared.take(tile);
+    kept.take(tile);
+  }
+
+  EVENKEEL_DEVICE static void refill(const ActivationInput&, const TilePlace&,
+                                     MicroTile<true>& tile) {
+    KeptShared::get().take(tile);
   }
 };
 
@@ -152,9 +124,8 @@ struct SwiGluFormula {
     RawUnit up;
 
     EVENKEEL_DEVICE void fetch(const ActivationInput& input, const TilePlace& place, uint32_t row) {
-      const uint32_t columns = static_cast<uint32_t>(input.channels);
-      gate = fetch_unit(input.x, row_of(place, row), column_of(place), columns);
-      up = fetch_unit(input.up, row_of(place, row), column_of(place), columns);
+      gate = fetch_unit(input.x, row_of(place, row), column_of(place), input.channels);
+      up = fetch_unit(input.up, row_of(place, row), column_of(place), input.channels);
     }
     EVENKEEL_DEVICE void compute(const ActivationInput& input, const TilePlace& place, uint32_t row,
                                  float (&values)[8]) const {
@@ -174,8 +145,7 @@ struct GeluFormula {
     RawUnit x;
 
     EVENKEEL_DEVICE void fetch(const ActivationInput& input, const TilePlace& place, uint32_t row) {
-      const uint32_t columns = static_cast<uint32_t>(input.channels);
-      x = fetch_unit(input.x, row_of(place, row), column_of(place), columns);
+      x = fetch_unit(input.x, row_of(place, row), column_of(place), input.channels);
     }
     EVENKEEL_DEVICE void compute(const ActivationInput& input, const TilePlace&, uint32_t,
                                  float (&values)[8]) const {
@@ -189,80 +159,161 @@ struct GeluFormula {
   };
 };
 
-// dx of GELU, and [dgate | dup] of SwiGLU as one matrix of twice the channels.
-struct GradientFormula {
-  struct Row {
-    RawUnit x;
-    RawUnit up;
-    RawUnit dy;
+// dx of GELU, or [dgate | dup] of SwiGLU as one matrix of twice the channels.
+struct GradientRow {
+  RawUnit x;
+  RawUnit up;
+  RawUnit dy;
 
-    EVENKEEL_DEVICE void fetch(const ActivationInput& input, const TilePlace& place, uint32_t row) {
-      const uint32_t columns = static_cast<uint32_t>(input.channels);
-      uint32_t channel = column_of(place);
-      if (input.function == ActivationFunction::kSwiGlu) {
-        if (columns % kUnit != 0) return;
-        if (channel < columns) {
-          up = fetch_unit(input.up, row_of(place, row), channel, columns);
-        } else {
-          channel -= columns;
-        }
-      }
-      x = fetch_unit(input.x, row_of(place, row), channel, columns);
-      dy = fetch_unit(input.dy, row_of(place, row), channel, columns);
-    }
-
-    EVENKEEL_DEVICE void compute(const ActivationInput& input, const TilePlace& place, uint32_t row,
-                                 float (&values)[8]) const {
-      const uint32_t columns = static_cast<uint32_t>(input.channels);
-      const bool gated = input.function == ActivationFunction::kSwiGlu;
-      if (gated && columns % kUnit != 0) return apart(input, place, row_of(place, row), values);
-      const uint32_t column = column_of(place);
-      const bool first = column < columns;
-      float d[8];
-      unpack_unit(x, input.x.type, values);
-      unpack_unit(dy, input.dy.type, d);
-      if (gated) {
-        float u[8];
-        unpack_unit(up, input.up.type, u);
-        divide(input, row_of(place, row), first ? column : column - columns, d);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          const SwiGluGradient gradient = SwiGluGradient::of(values[j], u[j], d[j]);
-          values[j] = first ? gradient.gate : gradient.up;
-        }
-        return;
-      }
-      const bool exact = input.function == ActivationFunction::kGeluExact;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const float slope =
-            exact ? GeluExact::curve(values[j]).slope : GeluTanh::curve(values[j]).slope;
-        values[j] = d[j] * slope;
+  EVENKEEL_DEVICE void fetch(const ActivationInput& input, const TilePlace& place, uint32_t row) {
+    uint32_t channel = column_of(place);
+    if (input.function == ActivationFunction::kSwiGlu) {
+      if (input.channels % kUnit != 0) return;
+      if (channel < input.channels) {
+        up = fetch_unit(input.up, row_of(place, row), channel, input.channels);
+      } else {
+        channel -= input.channels;
       }
     }
+    x = fetch_unit(input.x, row_of(place, row), channel, input.channels);
+    dy = fetch_unit(input.dy, row_of(place, row), channel, input.channels);
+  }
 
-    // Element by element, where a unit may begin in dgate and end in dup.
-    EVENKEEL_DEVICE static void apart(const ActivationInput& input, const TilePlace& place,
-                                      uint32_t row, float (&values)[8]) {
+  // `values`: those of the tile; `up_values`: of its counterpart in dup, where tiles are paired.
+  EVENKEEL_DEVICE void compute(const ActivationInput& input, const TilePlace& place, uint32_t row,
+                               float (&values)[8], float (&up_values)[8]) const {
+    const bool gated = input.function == ActivationFunction::kSwiGlu;
+    if (gated && input.channels % kUnit != 0) {
+      return apart(input, place, row_of(place, row), values);
+    }
+    const uint32_t column = column_of(place);
+    const bool first = column < input.channels;
+    float d[8];
+    unpack_unit(x, input.x.type, values);
+    unpack_unit(dy, input.dy.type, d);
+    if (gated) {
+      float u[8];
+      unpack_unit(up, input.up.type, u);
+      divide(input, row_of(place, row), first ? column : column - input.channels, d);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
-        if (MicroPlace::column() + j >= place.columns) continue;
-        const uint64_t at = column_of(place) + j;
-        const bool first = at < input.channels;
-        const uint64_t channel = first ? at : at - input.channels;
-        float d = load_element(input.dy, row, channel);
-        if (input.scales != nullptr) d = d / input.scales[input.per_token != 0 ? row : channel];
-        const float g = load_element(input.x, row, channel);
-        const float u = first ? load_element(input.up, row, channel) : 0.0f;
-        const SwiGluGradient gradient = SwiGluGradient::of(g, u, d);
+        const SwiGluGradient gradient = SwiGluGradient::of(values[j], u[j], d[j]);
         values[j] = first ? gradient.gate : gradient.up;
+        up_values[j] = gradient.up;
       }
+      return;
     }
-  };
+    const bool exact = input.function == ActivationFunction::kGeluExact;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const float slope =
+          exact ? GeluExact::curve(values[j]).slope : GeluTanh::curve(values[j]).slope;
+      values[j] = d[j] * slope;
+    }
+  }
+
+  // Element by element, where a unit may begin in dgate and end in dup.
+  EVENKEEL_DEVICE static void apart(const ActivationInput& input, const TilePlace& place,
+                                    uint32_t row, float (&values)[8]) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if (MicroPlace::column() + j >= place.columns) continue;
+      const uint32_t at = column_of(place) + j;
+      const bool first = at < input.channels;
+      const uint32_t channel = first ? at : at - input.channels;
+      float d = load_element(input.dy, row, channel);
+      if (input.scales != nullptr) d = d / input.scales[input.per_token != 0 ? row : channel];
+      const float g = load_element(input.x, row, channel);
+      const float u = first ? load_element(input.up, row, channel) : 0.0f;
+      const SwiGluGradient gradient = SwiGluGradient::of(g, u, d);
+      values[j] = first ? gradient.gate : gradient.up;
+    }
+  }
+};
+
+// Paired, dup's tile waits in the thread's slots while dgate's is quantised. The slots are as much
+// memory as a block may have on GPUs of 99 KiB, and what a loop computes has to go through memory
+// on its way to registers. So dgate's rows wait where there is room yet: rows 0 to 3 where amaxes
+// and divisors will be, 4 and 5 in the slots of dup's last two, and of the last two rows each finds
+// the place of two that have moved to registers.
+struct GradientSource {
+  using Params = ActivationInput;
+  static constexpr bool kWide = true;
+
+  EVENKEEL_DEVICE static uint32_t tiles(const ActivationInput& input) {
+    return input.paired != 0 ? 2 : 1;
+  }
+
+  EVENKEEL_DEVICE static void fill(const ActivationInput& input, const TilePlace& place, bool keep,
+                                   MicroTile<true>& tile) {
+    KeptShared& kept = KeptShared::get();
+    // Of the second tile, published by the barrier below.
+    if (threadIdx.x == 0) kept.quantize.place = place;
+    const bool inside = MicroPlace::column() < place.columns;
+    float values[8];
+    float up_values[8];
+#pragma unroll 1
+    for (int i = 0;; ++i) {
+      const uint32_t row = MicroPlace::row() + static_cast<uint32_t>(i);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) values[j] = up_values[j] = 0.0f;
+      if (inside && row < place.rows) {
+        GradientRow of;
+        of.fetch(input, place, row);
+        of.compute(input, place, row, values, up_values);
+      }
+      if (i == 7) break;
+      if (i == 6) {
+        take_early(0, tile.x[0]);
+        kept.take(6, tile.x[4]);
+      }
+      if (i == 4 || i == 5) {
+        kept.put(i + 2, values);
+      } else {
+        put_early(i % 6, values);
+      }
+      // What is kept of a single tile is put where it belongs once it is whole.
+      if (input.paired != 0) kept.put(i, up_values);
+    }
+    take_early(0, tile.x[6]);
+#pragma unroll
+    for (int i = 1; i < 4; ++i) take_early(i, tile.x[i]);
+    kept.take(7, tile.x[5]);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) tile.x[7][j] = values[j];
+    if (input.paired != 0) kept.put(7, up_values);
+    if (keep) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) kept.put(i, tile.x[i]);
+    }
+    // Others' early places are where amaxes go next.
+    __syncthreads();
+  }
+
+  EVENKEEL_DEVICE static void second(MicroTile<true>& tile) { KeptShared::get().take(tile); }
+  EVENKEEL_DEVICE static void refill(const ActivationInput&, const TilePlace&,
+                                     MicroTile<true>& tile) {
+    KeptShared::get().take(tile);
+  }
+
+ private:
+  // A row of this thread in memory that quantisation has not begun to use: 16 bytes a place, as the
+  // slots.
+  EVENKEEL_DEVICE static uint4* early(int row) {
+    static_assert(offsetof(QuantizeShared, warp_amax) >= 8 * kTileThreads * sizeof(uint4));
+    return reinterpret_cast<uint4*>(&KeptShared::get().quantize) + 2 * row * kTileThreads +
+           threadIdx.x;
+  }
+  EVENKEEL_DEVICE static void put_early(int row, const float (&values)[8]) {
+    early(row)[0] = pack(values, 0.0f);
+    early(row)[kTileThreads] = pack(values + 4, 0.0f);
+  }
+  EVENKEEL_DEVICE static void take_early(int row, float (&values)[8]) {
+    KeptShared::unpack_halves(early(row)[0], early(row)[kTileThreads], values);
+  }
 };
 
 using SwiGluSource = ComputedSource<SwiGluFormula>;
 using GeluSource = ComputedSource<GeluFormula>;
-using GradientSource = ComputedSource<GradientFormula>;
 
 }  // namespace evenkeel

@@ -21,7 +21,7 @@ struct QuantizeGrid {
   uint64_t rows;
   uint64_t columns;
   uint32_t row_tiles;     // ceil(rows / 128), or floor(rows / 128) + groups
-  uint32_t column_tiles;  // ceil(columns / 128)
+  uint32_t column_tiles;  // ceil(columns / 128); half as many where a source makes two
   uint32_t groups;        // 1 without offsets
   IntegerType offset_type;
 };
@@ -61,13 +61,12 @@ struct QuantizeOutput {
   float factor;      // of the rotation: 1 / sqrt(its elements)
 };
 
-// What a source makes of the input: one matrix, or several from one read.
-template <int kTiles>
+// What is made of the values.
 struct QuantizeOutputs {
-  QuantizeOutput rowwise[kTiles];
-  QuantizeOutput transposed[kTiles];
-  // Of element (0, 0) of each matrix in the numbering of random words, and elements of its rows.
-  uint64_t first_element[kTiles];
+  QuantizeOutput rowwise;
+  QuantizeOutput transposed;
+  // Of element (0, 0) in the numbering of random words, and elements of a row.
+  uint64_t first_element;
   uint64_t row_elements;
 };
 
@@ -83,7 +82,7 @@ struct DenseInput {
 struct QuantizeParams {
   QuantizeGrid grid;
   QuantizeForm form;
-  QuantizeOutputs<1> outputs;
+  QuantizeOutputs outputs;
   DenseInput input;
 };
 
@@ -100,14 +99,14 @@ struct AmaxOutput {
   uint32_t unused;
   uint32_t signs[4];
 };
-template <int kTiles>
 struct AmaxOutputs {
-  AmaxOutput of[kTiles][2];
+  AmaxOutput rowwise;
+  AmaxOutput transposed;
 };
 
 struct AmaxParams {
   QuantizeGrid grid;
-  AmaxOutputs<1> outputs;
+  AmaxOutputs outputs;
   DenseInput input;
   uint32_t* status;
 };
@@ -137,7 +136,7 @@ struct OutsideParams {
 static_assert(sizeof(QuantizeGrid) == 40, "src/quant/params.rs mirrors it");
 static_assert(sizeof(QuantizeForm) == 64, "src/quant/params.rs mirrors it");
 static_assert(sizeof(QuantizeOutput) == 120, "src/quant/params.rs mirrors it");
-static_assert(sizeof(QuantizeOutputs<1>) == 256, "src/quant/params.rs mirrors it");
+static_assert(sizeof(QuantizeOutputs) == 256, "src/quant/params.rs mirrors it");
 static_assert(sizeof(DenseInput) == 24, "src/quant/params.rs mirrors it");
 static_assert(sizeof(AmaxOutput) == 48, "src/quant/params.rs mirrors it");
 static_assert(sizeof(QuantizeParams) == 384, "src/quant/params.rs mirrors it");

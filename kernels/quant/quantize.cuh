@@ -8,8 +8,8 @@
 // Traffic: one read of X and one write of each output, whatever the outputs; scales are 1/16 to
 // 1/128 of the elements. Where scales follow from an amax that is only known at the end of a read
 // (of a tensor, or of a column; of a row, which tiles share), quant_amax reads X before, and the
-// second read comes from L2 where X fits there. Two rotated outputs read it once more for the
-// second: a rotation replaces the values in registers.
+// second read comes from L2 where X fits there. Of two rotated
+// outputs, the values wait for the second in shared memory: a rotation replaces those in registers.
 //
 // Predictions at 4.3 TB/s of an H200, bf16 of 16384 x 4096 (134 MB), nothing of which has been
 // measured yet: 8-bit row-wise 201 MB and 47 us, both outputs 268 MB and 62 us; 4-bit 39 us and 47
@@ -29,6 +29,7 @@
 #pragma once
 
 #include "common/block_reduce.cuh"
+#include "quant/dense_source.cuh"
 #include "quant/elements.cuh"
 #include "quant/hadamard.cuh"
 
@@ -67,6 +68,11 @@ struct Pass {
   bool rows;
   bool columns;
 
+  // Whether a second pass rotates the values that the first did.
+  EVENKEEL_DEVICE static bool rotate_twice(bool rows, uint32_t row_rotation, bool columns,
+                                           uint32_t column_rotation) {
+    return rows && row_rotation != 0 && columns && column_rotation != 0;
+  }
   EVENKEEL_DEVICE static Pass of(int pass, bool rows, uint32_t row_rotation, bool columns,
                                  uint32_t column_rotation) {
     return {rows && (pass == 0 ? row_rotation == 0 : pass == 1 && row_rotation != 0),
@@ -77,8 +83,8 @@ struct Pass {
 template <int kBits, bool kStochastic, typename Source>
 EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm& form,
                                    const QuantizeOutput& rowwise, const QuantizeOutput& transposed,
-                                   const TilePlace& place, const Rounding& rounding, Source& source,
-                                   int tile, const typename Source::Params& input) {
+                                   TilePlace& place, Rounding& rounding,
+                                   const typename Source::Params& input) {
   QuantizeShared& shared = *reinterpret_cast<QuantizeShared*>(platform::dynamic_shared());
   constexpr bool kWide = Source::kWide;
   const bool grouped = grid.offsets != nullptr;
@@ -91,22 +97,34 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
     has_columns = false;
     status |= kRaggedGroup;
   }
+  const bool keep =
+      Pass::rotate_twice(has_rows, rowwise.rotation, has_columns, transposed.rotation);
   MicroTile<kWide> x;
-  source.fill(tile, input, place, x);
-  bool rotated = false;
+  Source::fill(input, place, keep, x);
+  const int passes = kWide ? 3 * Source::tiles(input) : 1;
 #pragma unroll 1
-  for (int index = 0; index < (kWide ? 3 : 1); ++index) {
+  for (int at = 0; at < passes; ++at) {
+    if (at == 3) {
+      // As the source left it: registers that hold it meanwhile would be spilled.
+      place = shared.place;
+      place.column_tile += grid.column_tiles;
+      place.column += static_cast<uint64_t>(grid.column_tiles) * kTile;
+      rounding.first_element += static_cast<uint64_t>(grid.column_tiles) * kTile;
+      Source::second(x);
+      // Thread 0 writes the new place next.
+      __syncthreads();
+    }
+    const int index = at % 3;
     const Pass pass = Pass::of(index, has_rows, rowwise.rotation, has_columns, transposed.rotation);
     if (!pass.rows && !pass.columns) continue;
     if constexpr (kWide) {
-      if (rotated) source.fill(tile, input, place, x);
       if (index == 1) rotate_rows({rowwise.rotation, rowwise.factor, rowwise.signs}, x);
       if (index == 2) {
+        if (keep) Source::refill(input, place, x);
         rotate_columns({transposed.rotation, transposed.factor, transposed.signs}, place.rows,
                        shared.exchange, x);
         if (place.group_rows % transposed.rotation != 0) status |= kRaggedGroup;
       }
-      rotated = index > 0;
     }
 
     const bool raised = (pass.rows && rowwise.amax_out != nullptr) ||
@@ -162,21 +180,19 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
       store_transposed<kBits>(transposed, place, shared);
     }
     // The next pass, or the next tile, writes where this one reads.
-    if (kWide || Source::kTiles > 1) __syncthreads();
+    if (kWide) __syncthreads();
   }
   if (status != 0) atomicOr(form.status, status);
 }
 
-// The kernel of a source: `outputs` for each of its tiles.
+// The kernel of a source.
 template <int kBits, bool kStochastic, typename Source>
 EVENKEEL_DEVICE void quantize_tiles(const QuantizeGrid& grid, const QuantizeForm& form,
-                                    const QuantizeOutputs<Source::kTiles>& outputs,
+                                    const QuantizeOutputs& outputs,
                                     const typename Source::Params& input) {
   // There are at least as many blocks as groups, some of which may have no tile.
-  if (blockIdx.x < grid.groups && threadIdx.x < 2 * Source::kTiles) {
-    const uint32_t tile = threadIdx.x / 2;
-    const QuantizeOutput& output =
-        threadIdx.x % 2 == 0 ? outputs.rowwise[tile] : outputs.transposed[tile];
+  if (blockIdx.x < grid.groups && threadIdx.x < 2) {
+    const QuantizeOutput& output = threadIdx.x == 0 ? outputs.rowwise : outputs.transposed;
     if (output.tensor_scale != nullptr) {
       output.tensor_scale[blockIdx.x] = tensor_scale<kBits>(form, output, blockIdx.x);
     }
@@ -192,50 +208,48 @@ EVENKEEL_DEVICE void quantize_tiles(const QuantizeGrid& grid, const QuantizeForm
     }
     rounding.row_elements = outputs.row_elements;
   }
-  Source source;
-  source.load(input, place);
-#pragma unroll 1
-  for (int tile = 0; tile < Source::kTiles; ++tile) {
-    rounding.first_element =
-        outputs.first_element[tile] + place.row * outputs.row_elements + place.column;
-    quantize_tile<kBits, kStochastic>(grid, form, outputs.rowwise[tile], outputs.transposed[tile],
-                                      place, rounding, source, tile, input);
-  }
+  rounding.first_element = outputs.first_element + place.row * outputs.row_elements + place.column;
+  quantize_tile<kBits, kStochastic, Source>(grid, form, outputs.rowwise, outputs.transposed, place,
+                                            rounding, input);
 }
 
-// What a source's matrices have for amax, ahead of scales that depend on all of it.
+// What a source's values have for amax, ahead of scales that depend on all of it.
 template <typename Source>
-EVENKEEL_DEVICE void amax_tiles(const QuantizeGrid& grid,
-                                const AmaxOutputs<Source::kTiles>& outputs,
+EVENKEEL_DEVICE void amax_tiles(const QuantizeGrid& grid, const AmaxOutputs& outputs,
                                 const typename Source::Params& input, uint32_t* status) {
   QuantizeShared& shared = *reinterpret_cast<QuantizeShared*>(platform::dynamic_shared());
   constexpr bool kWide = Source::kWide;
   TilePlace place;
   if (!find_tile(grid, status, place)) return;
-  Source source;
-  source.load(input, place);
+  const AmaxOutput& rowwise = outputs.rowwise;
+  const AmaxOutput& transposed = outputs.transposed;
+  const bool has_rows = rowwise.of != AmaxOf::kNothing;
+  const bool has_columns =
+      transposed.of != AmaxOf::kNothing && (transposed.pairs == 0 || place.group_row % 2 == 0);
+  const bool keep =
+      Pass::rotate_twice(has_rows, rowwise.rotation, has_columns, transposed.rotation);
+  MicroTile<kWide> x;
+  const uint32_t tiles = Source::tiles(input);
 #pragma unroll 1
-  for (int tile = 0; tile < Source::kTiles; ++tile) {
-    const AmaxOutput& rowwise = outputs.of[tile][0];
-    const AmaxOutput& transposed = outputs.of[tile][1];
-    const bool has_columns =
-        transposed.of != AmaxOf::kNothing && (transposed.pairs == 0 || place.group_row % 2 == 0);
-    MicroTile<kWide> x;
-    source.fill(tile, input, place, x);
-    bool rotated = false;
+  for (uint32_t tile = 0; tile < tiles; ++tile) {
+    if (tile == 0) {
+      Source::fill(input, place, keep, x);
+    } else {
+      place.column += static_cast<uint64_t>(grid.column_tiles) * kTile;
+      Source::second(x);
+    }
 #pragma unroll 1
     for (int index = 0; index < (kWide ? 3 : 1); ++index) {
-      const Pass pass = Pass::of(index, rowwise.of != AmaxOf::kNothing, rowwise.rotation,
-                                 has_columns, transposed.rotation);
+      const Pass pass =
+          Pass::of(index, has_rows, rowwise.rotation, has_columns, transposed.rotation);
       if (!pass.rows && !pass.columns) continue;
       if constexpr (kWide) {
-        if (rotated) source.fill(tile, input, place, x);
         if (index == 1) rotate_rows({rowwise.rotation, rowwise.factor, rowwise.signs}, x);
         if (index == 2) {
+          if (keep) Source::refill(input, place, x);
           rotate_columns({transposed.rotation, transposed.factor, transposed.signs}, place.rows,
                          shared.exchange, x);
         }
-        rotated = index > 0;
       }
       const bool by_column = pass.columns && transposed.of == AmaxOf::kColumns;
       float amax = 0.0f;

@@ -8,12 +8,15 @@
 // The seam: a source says where values come from. It has
 // - Params, its part of the kernel's parameters;
 // - kWide: whether micro-tiles hold fp32, else 16-bit elements as they came;
-// - kTiles: how many matrices of the input's shape it makes of one read;
-// - load(params, place): reads what all of them are made of;
-// - fill(tile, params, place, micro_tile): the values of one of them.
+// - tiles(params): how many tiles of the matrix it makes of one read: 1, or 2, which are as far
+//   apart as the grid is wide;
+// - fill(params, place, keep, micro_tile): the values of the first; all threads of the block call
+//   it. `keep`: they are asked for once more, and are the only tile's. One that makes two leaves
+//   the place in QuantizeShared;
+// - refill(params, place, micro_tile): the values that were kept;
+// - second(micro_tile): those of the second tile.
 //
-// fill may be called twice for a tile (both outputs rotated); values outside the place's rows and
-// columns are 0.
+// Values outside the place's rows and columns are 0.
 #pragma once
 
 #include "common/columns.cuh"
@@ -150,81 +153,6 @@ struct MicroTile<true> {
   EVENKEEL_DEVICE void column(int j, float (&values)[8]) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) values[i] = x[i][j];
-  }
-};
-
-// Eight 16-bit elements of a row of the tile, zeros outside it.
-EVENKEEL_DEVICE uint4 load_halves(const DenseInput& input, const TilePlace& place, uint32_t row) {
-  const uint32_t column = MicroPlace::column();
-  if (row >= place.rows || column >= place.columns) return make_uint4(0, 0, 0, 0);
-  const uint16_t* const from = static_cast<const uint16_t*>(input.data) +
-                               static_cast<int64_t>(place.row + row) * input.stride +
-                               static_cast<int64_t>(place.column + column);
-  if (input.aligned != 0) return ptx::load_global<uint4>(from);
-  uint32_t words[4];
-#pragma unroll
-  for (uint32_t k = 0; k < 4; ++k) {
-    const uint32_t low = column + 2 * k < place.columns ? from[2 * k] : 0;
-    const uint32_t high = column + 2 * k + 1 < place.columns ? from[2 * k + 1] : 0;
-    words[k] = low | high << 16;
-  }
-  return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-// The same of fp32.
-EVENKEEL_DEVICE void load_floats(const DenseInput& input, const TilePlace& place, uint32_t row,
-                                 float (&x)[8]) {
-  const uint32_t column = MicroPlace::column();
-#pragma unroll
-  for (int j = 0; j < 8; ++j) x[j] = 0.0f;
-  if (row >= place.rows || column >= place.columns) return;
-  const float* const from = static_cast<const float*>(input.data) +
-                            static_cast<int64_t>(place.row + row) * input.stride +
-                            static_cast<int64_t>(place.column + column);
-  if (input.aligned != 0) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // The halves of a sector: the second finds it in L1.
-      const uint4 four = ptx::load_cached<uint4>(from + 4 * half);
-      x[4 * half] = __uint_as_float(four.x);
-      x[4 * half + 1] = __uint_as_float(four.y);
-      x[4 * half + 2] = __uint_as_float(four.z);
-      x[4 * half + 3] = __uint_as_float(four.w);
-    }
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-    if (column + static_cast<uint32_t>(j) < place.columns) x[j] = from[j];
-  }
-}
-
-// A matrix in memory. Narrow: of 16-bit elements; wide: of any.
-template <bool kWide_>
-struct DenseSource {
-  using Params = DenseInput;
-  static constexpr bool kWide = kWide_;
-  static constexpr int kTiles = 1;
-
-  EVENKEEL_DEVICE void load(const DenseInput&, const TilePlace&) {}
-
-  EVENKEEL_DEVICE void fill(int, const DenseInput& input, const TilePlace& place,
-                            MicroTile<kWide>& tile) {
-    const uint32_t row = MicroPlace::row();
-    if constexpr (!kWide) {
-      tile.type = input.type;
-#pragma unroll
-      for (uint32_t i = 0; i < 8; ++i) tile.rows[i] = load_halves(input, place, row + i);
-    } else if (input.type == FloatType::kF32) {
-#pragma unroll
-      for (uint32_t i = 0; i < 8; ++i) load_floats(input, place, row + i, tile.x[i]);
-    } else {
-      uint4 packed[8];
-#pragma unroll
-      for (uint32_t i = 0; i < 8; ++i) packed[i] = load_halves(input, place, row + i);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) unpack_unit(packed[i], input.type, tile.x[i]);
-    }
   }
 };
 

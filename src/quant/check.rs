@@ -1,6 +1,6 @@
 //! What quantisations ask of their arguments beside what all operations do.
 
-use super::form::{QuantShape, QuantizedForm};
+use super::form::{QuantShape, QuantizedForm, TILE};
 use crate::check::{Check, shape_of};
 use crate::{DType, Result, TensorRef};
 
@@ -26,11 +26,61 @@ pub(crate) fn input(
     groups: Option<&TensorRef<'_>>,
 ) -> Result<QuantShape> {
     let [rows, columns] = float_shape(check, argument, x)?;
-    Ok(QuantShape {
+    let shape = QuantShape {
         rows,
         columns,
         groups: group_count(check, groups)?,
+    };
+    tiles(check, argument, shape)?;
+    Ok(shape)
+}
+
+/// That a launch has a block for each tile, and for each group.
+pub(in crate::quant) fn tiles(
+    check: &Check,
+    argument: &'static str,
+    shape: QuantShape,
+) -> Result<()> {
+    let [down, across] = shape.tiles();
+    blocks(check, argument, down.saturating_mul(across.max(1)), || {
+        let QuantShape {
+            rows,
+            columns,
+            groups,
+        } = shape;
+        format!("[{rows}, {columns}] in {groups} groups")
     })
+}
+
+/// That an output's elements are few enough for a launch: a block has 16 times 128 of them.
+pub(super) fn elements(check: &Check, argument: &'static str, form: &QuantizedForm) -> Result<()> {
+    let QuantizedForm {
+        outer,
+        inner,
+        groups,
+        ..
+    } = *form;
+    // A block of the largest rotation more for each group.
+    let parts = inner.div_ceil(TILE).saturating_add(groups);
+    blocks(
+        check,
+        argument,
+        outer.saturating_mul(parts).div_ceil(16),
+        || format!("[{outer}, {inner}] in {groups} groups"),
+    )
+}
+
+fn blocks(
+    check: &Check,
+    argument: &'static str,
+    blocks: usize,
+    got: impl Fn() -> String,
+) -> Result<()> {
+    if check.kernels && blocks > i32::MAX as usize {
+        let expected = "fewer than 2^31 tiles, of 128 x 128 elements, on this device";
+        return check.fail(argument, expected, got());
+    }
+    Ok(())
 }
 
 /// How many groups there are; 0 for none.
@@ -134,5 +184,80 @@ pub(super) fn tensor_scale(
     match scale {
         Some(scale) => check.tensor(argument, scale, &[DType::F32], &[scales]),
         None => check.fail(argument, format!("given, [{scales}] f32"), "absent"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{Format, OutputOptions};
+    use crate::{Device, Error};
+
+    fn kernels() -> Check {
+        Check {
+            op: "test",
+            device: Device::cpu().id(),
+            kernels: true,
+        }
+    }
+
+    fn shape(rows: usize, columns: usize, groups: usize) -> QuantShape {
+        QuantShape {
+            rows,
+            columns,
+            groups,
+        }
+    }
+
+    /// Shapes alone: nothing has this memory.
+    #[test]
+    fn tiles_are_counted() {
+        let most = i32::MAX as usize;
+        for (shape, fits) in [
+            (shape(128, 128 * most, 0), true),
+            (shape(128, 128 * most + 1, 0), false),
+            (shape(129, 128 * most, 0), false),
+            (shape(most, 128 * 127, 0), true),
+            (shape(most, 128 * 128, 0), false),
+            // A group has a row of tiles of its own.
+            (shape(128, 128 * (most / 3), 2), true),
+            (shape(128, 128 * (most / 3 + 1), 2), false),
+            (shape(0, usize::MAX, 3), false),
+            (shape(usize::MAX, usize::MAX, usize::MAX), false),
+        ] {
+            let result = tiles(&kernels(), "x", shape);
+            assert_eq!(result.is_ok(), fits, "{shape:?}");
+            if let Err(error) = result {
+                assert!(
+                    matches!(error, Error::Argument { argument: "x", .. }),
+                    "{error}"
+                );
+            }
+            // The formulas have no such limit.
+            let formulas = Check {
+                kernels: false,
+                ..kernels()
+            };
+            assert!(tiles(&formulas, "x", shape).is_ok());
+        }
+    }
+
+    #[test]
+    fn elements_are_counted() {
+        let most = i32::MAX as usize;
+        for (rows, columns, groups, fits) in [
+            (16, 128 * most, 0, true),
+            (17, 128 * most, 0, false),
+            (most, 16 * 128, 0, true),
+            (most, 17 * 128, 0, false),
+            (16, 128 * (most - 4), 4, true),
+            (16, 128 * most, 1, false),
+        ] {
+            let output = OutputOptions::new();
+            let shape = shape(rows, columns, groups);
+            let form = QuantizedForm::new(Format::MxFp4, output, false, shape);
+            let result = elements(&kernels(), "q", &form);
+            assert_eq!(result.is_ok(), fits, "{shape:?}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 use super::QuantizedRef;
 use super::call::DequantizeCall;
 use super::form::QuantizedForm;
-use super::host;
 use super::kernels::DequantizeKernels;
+use super::{check, host};
 use crate::check::{Check, FLOATS, Named};
 use crate::device::stream::Backend;
 use crate::{Buffer, DType, Result, Stream, TensorMut, TensorRef};
@@ -119,6 +119,7 @@ impl PreparedDequantize {
         form: QuantizedForm,
         mut y: TensorMut<'_>,
     ) -> Result<()> {
+        check::elements(check, "q", &form)?;
         let mut reads = Named::new();
         q.name(&mut reads);
         let writes: [(&str, TensorRef<'_>); 1] = [("y", y.as_ref())];

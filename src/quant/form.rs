@@ -11,6 +11,20 @@ pub(crate) struct QuantShape {
     pub(crate) groups: usize,
 }
 
+/// Rows and columns of a tile: `kTile` of kernels/quant/tile.cuh.
+pub(super) const TILE: usize = 128;
+
+impl QuantShape {
+    /// Tiles along the rows and the columns: those of rows begin where groups do.
+    pub(super) fn tiles(self) -> [usize; 2] {
+        let down = match self.groups {
+            0 => self.rows.div_ceil(TILE),
+            groups => (self.rows / TILE).saturating_add(groups),
+        };
+        [down, self.columns.div_ceil(TILE)]
+    }
+}
+
 /// One output of a quantisation without its memory: what it is and which shapes it has.
 ///
 /// An input X of `[M, K]` gives two outputs, each `[outer, inner]` with its blocks along the inner

@@ -10,7 +10,10 @@ use crate::device::launch::LaunchConfig;
 use crate::{DType, Stream, TensorMut};
 
 /// `sizeof(QuantizeShared)` of kernels/quant/scales.cuh.
-pub(super) const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 152;
+const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 152;
+/// Of the slots of `KeptShared`, kernels/quant/dense_source.cuh, beside it: 64 values of each thread in
+/// fp32.
+const KEPT_BYTES: u32 = 256 * 64 * size_of::<f32>() as u32;
 /// Threads of a tile.
 const THREADS: u32 = 256;
 
@@ -22,16 +25,16 @@ pub(super) fn takes_rows(quantize: &Quantize, shape: QuantShape) -> bool {
         && rowwise.is_some_and(|output| output.rotation.is_none())
         && transposed.is_none()
         && shape.groups == 0
+        && shape.columns > 0
 }
 
 /// Words of the amaxes that scales follow from, of the row-wise and the transposed output: what has
-/// to be known of all of the input first. `by_tiles`: also where kernels over rows might take it.
-fn amax_words(quantize: &Quantize, shape: QuantShape, by_tiles: bool) -> [usize; 2] {
+/// to be known of all of the input first.
+fn amax_words(quantize: &Quantize, shape: QuantShape) -> [usize; 2] {
     let options = quantize.options();
     let groups = shape.groups.max(1);
     let current = options.scaling == Scaling::Current && options.format.needs_tensor_amax();
-    let tiles = by_tiles || !takes_rows(quantize, shape);
-    let by_row = matches!(options.format, Format::Fp8Row(_)) && tiles;
+    let by_row = matches!(options.format, Format::Fp8Row(_)) && !takes_rows(quantize, shape);
     let words = |output: Option<OutputOptions>, of_rows: usize| match output {
         Some(_) if current => groups,
         Some(_) if by_row => of_rows,
@@ -47,15 +50,7 @@ fn amax_words(quantize: &Quantize, shape: QuantShape, by_tiles: bool) -> [usize;
 /// Bytes of scratch that a quantisation needs on a device that launches kernels: an amax of each
 /// output, tensor or group, of each row or of each column, where scales follow from them.
 pub(crate) fn quantize_workspace_bytes(quantize: &Quantize, shape: QuantShape) -> usize {
-    bytes_of(amax_words(quantize, shape, false))
-}
-
-/// As [`quantize_workspace_bytes`], of an operation whose values only kernels over tiles compute.
-pub(crate) fn tiles_workspace_bytes(quantize: &Quantize, shape: QuantShape) -> usize {
-    bytes_of(amax_words(quantize, shape, true))
-}
-
-fn bytes_of([rowwise, transposed]: [usize; 2]) -> usize {
+    let [rowwise, transposed] = amax_words(quantize, shape);
     let bytes = rowwise
         .saturating_add(transposed)
         .saturating_mul(size_of::<u32>());
@@ -73,15 +68,15 @@ pub(super) struct TilePlan {
     pub(super) amax: [AmaxOutput; 2],
     /// What is zeroed before anything else.
     pub(super) clear: ClearParams,
-    /// Whether values are rotated.
-    pub(super) rotated: bool,
+    /// How many outputs are rotated.
+    pub(super) rotated: usize,
     bits: u32,
 }
 
 impl TilePlan {
     pub(super) fn new(stream: &Stream, store: &Store<'_>) -> Self {
         let grid = QuantizeGrid::new(store.shape, store.groups.as_ref());
-        let [of_rows, of_columns] = amax_words(&store.quantize, store.shape, true);
+        let [of_rows, of_columns] = amax_words(&store.quantize, store.shape);
         let workspace = store.workspace.as_ref().map_or(0, TensorMut::address);
         let mut words = [workspace, workspace + 4 * of_rows as u64];
         let mut amax = [AmaxOutput::default(); 2];
@@ -140,7 +135,8 @@ impl TilePlan {
             rotated: outputs
                 .iter()
                 .flatten()
-                .any(|output| output.form.rotation.is_some()),
+                .filter(|output| output.form.rotation.is_some())
+                .count(),
             bits: store.quantize.options().format.element_bits() as u32,
         }
     }
@@ -176,13 +172,32 @@ impl TilePlan {
         self.grid.has_tiles() && self.amax.iter().any(|amax| amax.of != 0)
     }
 
-    /// A launch over the tiles.
-    pub(super) fn config(&self) -> LaunchConfig {
+    /// A launch over the tiles of values of this type in memory, which wait in shared memory where two
+    /// outputs are rotated.
+    pub(super) fn config(&self, dtype: DType) -> LaunchConfig {
+        match (self.rotated, dtype) {
+            (0 | 1, _) => self.config_with(0),
+            (_, DType::F32) => self.config_with(KEPT_BYTES),
+            _ => self.config_with(KEPT_BYTES / 2),
+        }
+    }
+
+    /// A launch over the tiles of values that are computed in shared memory.
+    pub(super) fn computed_config(&self) -> LaunchConfig {
+        self.config_with(KEPT_BYTES)
+    }
+
+    fn config_with(&self, kept: u32) -> LaunchConfig {
+        let slots = if kept > 0 {
+            SHARED_BYTES.next_multiple_of(16) + kept
+        } else {
+            SHARED_BYTES
+        };
         LaunchConfig {
             grid: self.grid.blocks(),
             block: THREADS,
             cluster: 1,
-            shared_bytes: SHARED_BYTES,
+            shared_bytes: slots,
         }
     }
 
@@ -201,5 +216,5 @@ impl TilePlan {
 
 /// Whether values of this type are held in fp32.
 pub(super) fn is_wide(dtype: DType, plan: &TilePlan) -> bool {
-    dtype == DType::F32 || plan.rotated
+    dtype == DType::F32 || plan.rotated > 0
 }

@@ -9,9 +9,6 @@ use crate::reference::quant::hadamard;
 use crate::rows::{float_type, integer_type};
 use crate::{Stream, TensorMut, TensorRef};
 
-/// Rows and columns of a tile.
-const TILE: usize = 128;
-
 /// `ScaleOf`.
 pub(super) const fn scale_of(format: Format) -> u32 {
     match format {
@@ -70,19 +67,26 @@ pub(super) struct QuantizeGrid {
 
 impl QuantizeGrid {
     pub(super) fn new(shape: QuantShape, groups: Option<&TensorRef<'_>>) -> Self {
-        let row_tiles = match groups {
-            Some(_) => shape.rows / TILE + shape.groups,
-            None => shape.rows.div_ceil(TILE),
-        };
+        // check.rs found them to be few enough.
+        let [row_tiles, column_tiles] = shape.tiles().map(|tiles| tiles as u32);
         Self {
             offsets: groups.map_or(0, TensorRef::address),
             rows: shape.rows as u64,
             columns: shape.columns as u64,
-            row_tiles: row_tiles as u32,
+            row_tiles,
             // Blocks find their tile by a division.
-            column_tiles: shape.columns.div_ceil(TILE).max(1) as u32,
+            column_tiles: column_tiles.max(1),
             groups: shape.groups.max(1) as u32,
             offset_type: groups.map_or(0, |groups| integer_type(groups.dtype())),
+        }
+    }
+
+    /// Of blocks that each take a tile and its counterpart in the right half of the columns, which begins
+    /// with a tile.
+    pub(super) fn paired(self) -> Self {
+        Self {
+            column_tiles: (self.column_tiles / 2).max(1),
+            ..self
         }
     }
 

@@ -317,6 +317,20 @@ pub const EXPECTATIONS: &[Expectation] = &[
                  elements leave 16 bytes at a time",
     },
     Expectation {
+        kernels: "activation_rows_*_c*",
+        targets: &[],
+        present: &["LDG.128", "SHFL", "MUFU.EX2"],
+        absent: &[],
+        reason: "inputs are read 16 bytes at a time, and a row's largest value is found among lanes",
+    },
+    Expectation {
+        kernels: "activation_rows_*_s4u4",
+        targets: &[],
+        present: &["LDG", "STG", "SHFL", "MUFU.EX2"],
+        absent: &["LDG.128", "STG.128"],
+        reason: "rows at any alignment go element by element",
+    },
+    Expectation {
         kernels: "activation_amax_*",
         targets: &[],
         present: &["LDG.128", "MUFU.EX2", "LDS.128", "STS.128"],

@@ -9,10 +9,10 @@ use super::{Smoothing, host};
 use crate::check::{Check, Named, read};
 use crate::device::stream::Backend;
 use crate::quant::call::Store;
-use crate::quant::check::group_count;
+use crate::quant::check::{self, group_count};
 use crate::quant::form::QuantShape;
 use crate::quant::kernels::ActivationKernels;
-use crate::quant::launch::tiles_workspace_bytes;
+use crate::quant::launch::quantize_workspace_bytes;
 use crate::quant::{Quantize, QuantizeArguments, QuantizeOutputs, Quantized};
 use crate::reference::quant::activation::Function;
 use crate::{DType, Error, Result, Stream, TensorMut, TensorRef};
@@ -210,7 +210,7 @@ impl Activation {
         let options = self.output(check)?;
         let shape = self.shape(check, &inputs)?;
         let whole = quant_shape(check, shape.tokens, shape.channels, &arguments)?;
-        let bytes = tiles_workspace_bytes(options, whole);
+        let bytes = quantize_workspace_bytes(options, whole);
         let store = Store::new(check, options, whole, &mut arguments, outputs, bytes)?;
         let y = Output::Quantized(Box::new(store));
         self.run_forward(check, shape, inputs, scales, y)
@@ -288,7 +288,7 @@ impl Activation {
         let shape = self.shape(check, &inputs)?;
         let columns = self.gradient_columns(shape.channels);
         let whole = quant_shape(check, shape.tokens, columns, &arguments)?;
-        let bytes = tiles_workspace_bytes(options, whole);
+        let bytes = quantize_workspace_bytes(options, whole);
         let store = Store::new(check, options, whole, &mut arguments, outputs, bytes)?;
         let dx = Output::Quantized(Box::new(store));
         self.run_backward(check, shape, inputs, scales, dy, dx)
@@ -338,7 +338,7 @@ impl Activation {
             columns,
             groups,
         };
-        quantize.map_or(0, |quantize| tiles_workspace_bytes(quantize, shape))
+        quantize.map_or(0, |quantize| quantize_workspace_bytes(quantize, shape))
     }
 
     /// Memory for quantised results of this shape.
@@ -367,7 +367,7 @@ impl Activation {
         arguments: &QuantizeArguments<'_>,
     ) -> Result<(Quantized, crate::Buffer)> {
         let shape = quant_shape(check, rows, columns, arguments)?;
-        let bytes = tiles_workspace_bytes(options, shape);
+        let bytes = quantize_workspace_bytes(options, shape);
         Ok((
             Quantized::allocate(&self.stream, options, shape)?,
             self.stream.uninitialised(DType::U8, &[bytes])?,
@@ -381,9 +381,11 @@ fn quant_shape(
     columns: usize,
     arguments: &QuantizeArguments<'_>,
 ) -> Result<QuantShape> {
-    Ok(QuantShape {
+    let shape = QuantShape {
         rows,
         columns,
         groups: group_count(check, arguments.groups.as_ref())?,
-    })
+    };
+    check::tiles(check, "x", shape)?;
+    Ok(shape)
 }

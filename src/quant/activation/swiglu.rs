@@ -225,8 +225,7 @@ impl PreparedSwiGlu {
         self.0.forward_plain(&check, inputs(&check, &x)?, scales, y)
     }
 
-    /// y, quantised: the reads of [`Quantize`](crate::quant::Quantize) for the format, of gate and up; two
-    /// for `fp8-row`.
+    /// y, quantised: the reads of [`Quantize`](crate::quant::Quantize) for the format, of gate and up.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); and [`Error::Unsupported`](crate::Error::Unsupported) without
@@ -315,8 +314,9 @@ impl PreparedSwiGlu {
     }
 
     /// The gradients of gate and up, one matrix `[tokens, 2 F]`, quantised: the reads of
-    /// [`Quantize`](crate::quant::Quantize) for the format, of gate, up and dy; kernels load gate and dy
-    /// once more for up's half, from L2 where it holds a row of tiles.
+    /// [`Quantize`](crate::quant::Quantize) for the format, of gate, up and dy. Where F is no multiple of
+    /// 128, or both outputs are rotated, kernels load gate and dy once more for up's half, from L2 where
+    /// it holds a row of tiles; but not for `fp8-row` along rows alone.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); and [`Error::Unsupported`](crate::Error::Unsupported) without

@@ -3,20 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::activation::UnitTensor;
+use super::activation_rows::ActivationRowsKernels;
 use super::quantize::{ClearKernels, split};
-use crate::device::launch::{Kernel, LaunchConfig};
+use crate::device::launch::Kernel;
 use crate::quant::activation::{Inputs, Shape, Smoothing};
 use crate::quant::call::Store;
-use crate::quant::launch::{SHARED_BYTES, TilePlan};
+use crate::quant::form::TILE;
+use crate::quant::launch::{TilePlan, takes_rows};
 use crate::quant::params::{AmaxOutput, QuantizeForm, QuantizeGrid, QuantizeOutputs};
-use crate::quant::{GeluKind, Quantize, Rounding};
+use crate::quant::{Format, GeluKind, Quantize, Rounding};
 use crate::reference::quant::activation::Function;
 use crate::{Result, Stream, TensorMut, TensorRef};
-
-/// `sizeof(ActivationShared)` of kernels/quant/activation_source.cuh: 64 values of each thread, 16 bytes at
-/// a time.
-const ACTIVATION_SHARED_BYTES: u32 =
-    SHARED_BYTES.next_multiple_of(16) + 256 * 64 * size_of::<f32>() as u32;
 
 /// `ActivationInput` of kernels/quant/activation_source.cuh.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -28,7 +25,8 @@ struct ActivationInput {
     scales: u64,
     per_token: u32,
     function: u32,
-    channels: u64,
+    channels: u32,
+    paired: u32,
 }
 
 /// `ActivationQuantizeParams`.
@@ -70,6 +68,8 @@ pub(super) struct StoreKernels {
     quantize: Kernel,
     amax: Kernel,
     clear: ClearKernels,
+    /// Of formats with a scale a row.
+    rows: Option<ActivationRowsKernels>,
 }
 
 /// What a result is made of.
@@ -96,11 +96,12 @@ impl<'a> Operands<'a> {
                 Function::Gelu(GeluKind::Exact) => 1,
                 Function::Gelu(GeluKind::Tanh) => 2,
             },
-            channels: self.shape.channels as u64,
+            channels: self.shape.channels as u32,
+            paired: 0,
         }
     }
 
-    fn views(&self) -> Vec<TensorRef<'a>> {
+    pub(super) fn views(&self) -> Vec<TensorRef<'a>> {
         let scales = self.scales.map(|(_, view)| view);
         let views = [Some(self.inputs.x), self.inputs.up, self.dy, scales];
         views.into_iter().flatten().collect()
@@ -130,6 +131,9 @@ impl StoreKernels {
             quantize: stream.kernel(module, &name)?,
             amax: stream.kernel("quant_activation_amax", &amax)?,
             clear: ClearKernels::load(stream)?,
+            rows: matches!(quantize.options().format, Format::Fp8Row(_))
+                .then(|| ActivationRowsKernels::load(stream, function, pass))
+                .transpose()?,
         })
     }
 
@@ -139,12 +143,21 @@ impl StoreKernels {
         operands: Operands<'_>,
         mut store: Store<'_>,
     ) -> Result<()> {
-        let plan = TilePlan::new(stream, &store);
-        let input = operands.input();
-        let config = LaunchConfig {
-            shared_bytes: ACTIVATION_SHARED_BYTES,
-            ..plan.config()
-        };
+        if let Some(rows) = &self.rows
+            && takes_rows(&store.quantize, store.shape)
+        {
+            return rows.run(stream, operands, store);
+        }
+        let mut plan = TilePlan::new(stream, &store);
+        let mut input = operands.input();
+        // Where [dgate | dup] has tiles of either alone. Values of both would have to wait for a second
+        // rotation, which is more than shared memory holds.
+        let halves = operands.dy.is_some() && operands.shape.function == Function::SwiGlu;
+        if halves && operands.shape.channels.is_multiple_of(TILE) && plan.rotated < 2 {
+            plan.grid = plan.grid.paired();
+            input.paired = 1;
+        }
+        let config = plan.computed_config();
         self.clear.run(stream, &plan, &mut store)?;
         if plan.finds_amax() {
             let params = ActivationAmaxParams {

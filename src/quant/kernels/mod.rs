@@ -1,6 +1,7 @@
 //! The operations as launches.
 
 mod activation;
+mod activation_rows;
 mod activation_store;
 mod chunk;
 mod delayed;

@@ -69,6 +69,7 @@ impl QuantizeKernels {
         let plan = TilePlan::new(stream, &store);
         let input = DenseInput::new(&x);
         let wide = is_wide(x.dtype(), &plan);
+        let config = plan.config(x.dtype());
         self.clear.run(stream, &plan, &mut store)?;
         if plan.finds_amax() {
             let params = AmaxParams {
@@ -85,15 +86,7 @@ impl QuantizeKernels {
                 .collect();
             // SAFETY: the parameters are the kernel's, made of these views: it reads x's elements and
             // the groups' offsets, and raises the words of the workspace, whose size call.rs checked.
-            unsafe {
-                stream.launch(
-                    self.amax.of(wide),
-                    plan.config(),
-                    &params,
-                    &reads,
-                    &mut writes,
-                )?
-            };
+            unsafe { stream.launch(self.amax.of(wide), config, &params, &reads, &mut writes)? };
         }
         let params = QuantizeParams {
             grid: plan.grid,
@@ -111,15 +104,7 @@ impl QuantizeKernels {
         split(store, &mut reads, &mut writes);
         // SAFETY: as above; what it writes are the elements and scales of the outputs, whose shapes
         // call.rs found to be those of their forms, and one number for each group or output.
-        unsafe {
-            stream.launch(
-                self.quantize.of(wide),
-                plan.config(),
-                &params,
-                &reads,
-                &mut writes,
-            )
-        }
+        unsafe { stream.launch(self.quantize.of(wide), config, &params, &reads, &mut writes) }
     }
 }
 

@@ -33,6 +33,7 @@ fn configurations() -> Vec<Quantize> {
         Quantize::new(Format::Fp8Tensor(e4m3)),
         both(random(Format::Fp8Tensor(e5m2))),
         Quantize::new(Format::Fp8Row(e4m3)),
+        Quantize::new(random(Format::Fp8Row(e5m2)).power_of_two()),
         both(Format::Fp8Row(e5m2)),
         both(QuantizeOptions::new(Format::Fp8Block1x128(e4m3)).power_of_two()),
         both(Format::Fp8Block128x128(e4m3)),
@@ -115,8 +116,52 @@ pub(in crate::suite::quant) fn quantised_activations_of_groups(
     Ok(held)
 }
 
-/// Inputs are read once where the format wants one read, but gate and dy of a gradient twice; and
-/// results written once.
+/// What is computed, of how many channels and how, and its reads in each pass: of gate, up and dy, or x
+/// and dy.
+struct Traffic {
+    quantize: Quantize,
+    channels: usize,
+    backward: bool,
+    /// Passes over all of the input: 2 where a scale follows from an amax of all of it.
+    passes: usize,
+    /// Of gate and dy in a gradient of SwiGLU.
+    again: usize,
+}
+
+fn traffic() -> Vec<Traffic> {
+    let (e4m3, e5m2) = (Fp8::E4m3, Fp8::E5m2);
+    let turned = OutputOptions::new().rotation(Hadamard::new(32, 3));
+    let rotated = |options: QuantizeOptions| {
+        let options = options.rounding(Rounding::Stochastic { seed: 3 });
+        Quantize::new(options).rowwise(turned).transposed(turned)
+    };
+    let case = |quantize, channels, backward, passes, again| Traffic {
+        quantize,
+        channels,
+        backward,
+        passes,
+        again,
+    };
+    let mx = Format::MxFp8(e4m3);
+    vec![
+        case(both(mx), 256, false, 1, 1),
+        case(both(mx), 256, true, 1, 1),
+        case(both(Format::NvFp4), 128, false, 2, 1),
+        case(both(Format::NvFp4), 128, true, 2, 1),
+        case(transposed(Format::MxFp4), 384, true, 1, 1),
+        case(rotated(mx.into()), 128, false, 1, 1),
+        // Values of dgate and of dup, kept for the second rotation, are more than shared memory holds.
+        case(rotated(mx.into()), 128, true, 1, 2),
+        // Tiles of dgate and of dup are of different channels.
+        case(both(mx), 192, true, 1, 2),
+        case(both(Format::Fp8Row(e5m2)), 128, true, 2, 1),
+        case(Quantize::new(Format::Fp8Row(e4m3)), 256, false, 1, 1),
+        case(Quantize::new(Format::Fp8Row(e5m2)), 200, true, 1, 1),
+    ]
+}
+
+/// Inputs are read once where the format wants one read, those of a gradient too where F is a multiple of
+/// 128; and results written once.
 pub(in crate::suite::quant) fn quantised_activation_traffic(
     subject: &Subject,
     _: Effort,
@@ -125,32 +170,62 @@ pub(in crate::suite::quant) fn quantised_activation_traffic(
         return Held::skipped("only the emulator counts bytes");
     }
     let mut held = Held::default();
-    let (tokens, channels) = (256, 256);
-    for function in FUNCTIONS {
-        for backward in [false, true] {
+    let tokens = 256;
+    let mut index = 0;
+    for traffic in traffic() {
+        for function in FUNCTIONS {
+            let Traffic {
+                quantize,
+                channels,
+                backward,
+                passes,
+                again,
+            } = traffic;
             let gated = function == Function::SwiGlu;
-            let case = Case::new(function, tokens, channels, DType::Bf16);
-            let fused = Fused::new(&case, both(Format::MxFp8(Fp8::E4m3)), backward);
+            let dtype = FLOATS[index % 3];
+            index += 1;
+            let case = Case::new(function, tokens, channels, dtype);
+            let fused = Fused::new(&case, quantize, backward);
             let elements = tokens * channels;
-            let (read, halves) = match (gated, backward) {
-                (true, true) => (5, 2),
-                (true, false) => (2, 1),
-                (false, true) => (2, 1),
-                (false, false) => (1, 1),
-            };
-            // The same result in f32, which the quantised one is compared with.
-            let (plain_read, plain_written) = (if gated && backward { 3 } else { read }, halves);
-            let scales = elements * halves / 32 * 2;
+            let inputs = usize::from(gated) + 1 + usize::from(backward);
+            let read = inputs
+                + if gated && backward {
+                    2 * (again - 1)
+                } else {
+                    0
+                };
+            let halves = if gated && backward { 2 } else { 1 };
+            let mut stores = 0;
+            for (direction, output) in quantize.outputs().iter().enumerate() {
+                if output.is_some() {
+                    let shape = [tokens, halves * channels];
+                    stores += stored(quantize.options().format, shape, direction == 1);
+                }
+            }
             let budget = Budget {
-                loads: 2 * elements * (read + plain_read),
-                stores: elements * halves * 2 + scales + 4 * elements * plain_written,
-                // Counts and amaxes of both outputs.
-                more: 4096,
+                // The same result in f32, which the quantised one is compared with, too.
+                loads: dtype.size() * elements * (passes * read + inputs),
+                stores: stores + 4 * elements * halves,
+                // Counts and amaxes of both outputs; the amaxes of a tensor, row or column, that all
+                // tiles read.
+                more: 8192 * passes,
             };
             within(&mut held, device(subject, 0)?, &fused, &budget)?;
         }
     }
     Ok(held)
+}
+
+/// Bytes of elements and scales of an output of `[rows, columns]`.
+fn stored(format: Format, [rows, columns]: [usize; 2], transposed: bool) -> usize {
+    let elements = rows * columns;
+    let outer = if transposed { columns } else { rows };
+    let scales = match format {
+        Format::Fp8Row(_) => 4 * outer,
+        Format::NvFp4 => elements / 16 + 4,
+        _ => elements / 32,
+    };
+    elements * format.element_bits() / 8 + scales
 }
 
 /// On GPUs with other limits.
