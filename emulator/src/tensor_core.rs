@@ -71,43 +71,41 @@ fn power(e: i32) -> f64 {
     f64::from_bits(((e + 1023) as u64) << 52)
 }
 
-/// The exponent of a normal f64.
-fn exponent(x: f64) -> i32 {
-    ((x.to_bits() >> 52) & 0x7ff) as i32 - 1023
+/// `c` + the sum of `a[i] b[i]`, as one step of a tensor core with this many fraction bits: up to 32
+/// products of elements.
+pub(crate) fn step(c: f32, a: &[f64], b: &[f64], fraction_bits: u32) -> f32 {
+    let (Ok(a), Ok(b)) = (a.try_into(), b.try_into()) else {
+        let (mut full_a, mut full_b) = ([0.0; 32], [0.0; 32]);
+        full_a[..a.len()].copy_from_slice(a);
+        full_b[..b.len()].copy_from_slice(b);
+        return full_step(c, &full_a, &full_b, fraction_bits);
+    };
+    full_step(c, a, b, fraction_bits)
 }
 
-/// `c` + the sum of `a[i] b[i]`, as one step of a tensor core with this many fraction bits.
-pub(crate) fn step(c: f32, a: &[f64], b: &[f64], fraction_bits: u32) -> f32 {
+/// The loops are short, and of one kind of arithmetic each, for the compiler to make vectors of.
+fn full_step(c: f32, a: &[f64; 32], b: &[f64; 32], fraction_bits: u32) -> f32 {
     let c = f64::from(c);
-    let mut largest = if c == 0.0 { i32::MIN } else { exponent(c) };
-    let mut special = c;
-    let mut finite = c.is_finite();
-    for (x, y) in a.iter().zip(b) {
-        let product = x * y;
-        if product != 0.0 {
-            largest = largest.max(exponent(product));
-        }
-        if !product.is_finite() {
-            finite = false;
-            special += product;
-        }
-    }
-    if !finite {
-        return if special.is_nan() {
-            NAN
-        } else {
-            special as f32
-        };
-    }
-    if largest == i32::MIN {
+    let products: [f64; 32] = std::array::from_fn(|i| a[i] * b[i]);
+    let size = |x: f64| x.to_bits() & (u64::MAX >> 1);
+    // Sizes of numbers are ordered as their bits are, with infinities and NaNs at the top.
+    let largest = products.iter().fold(size(c), |most, &p| most.max(size(p)));
+    if largest == 0 {
         return 0.0;
     }
-    let scale = power(fraction_bits as i32 - largest);
-    let mut sum = (c * scale) as i64;
-    for (x, y) in a.iter().zip(b) {
-        sum += (x * y * scale) as i64;
+    if largest >= f64::INFINITY.to_bits() {
+        let sum: f64 = c + products.iter().filter(|p| !p.is_finite()).sum::<f64>();
+        return if sum.is_nan() { NAN } else { sum as f32 };
     }
-    truncate(sum as f64 * power(largest - fraction_bits as i32))
+    let exponent = (largest >> 52) as i32 - 1023;
+    let scale = power(fraction_bits as i32 - exponent);
+    // No term has more than 25 bits now, and 33 of them no more than 31.
+    let mut sum = (c * scale) as i32;
+    for product in products {
+        // SAFETY: finite, and below 2^(fraction_bits + 1), which is 2^25 at most.
+        sum += unsafe { (product * scale).to_int_unchecked::<i32>() };
+    }
+    truncate(f64::from(sum) * power(exponent - fraction_bits as i32))
 }
 
 /// fp32, towards zero; from 2^128 on infinity.
