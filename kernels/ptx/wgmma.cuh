@@ -85,10 +85,16 @@ EVENKEEL_DEVICE void wgmma_wait_group() {
 // Keeps the compiler from moving accesses to these registers across it: around a fence and after a
 // wait, since the products between them are not visible to it.
 template <int kCount>
-EVENKEEL_DEVICE void wgmma_hold([[maybe_unused]] float (&registers)[kCount]) {
+EVENKEEL_DEVICE void wgmma_hold([[maybe_unused]] float (&accumulators)[kCount]) {
 #if defined(__CUDACC__)
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(accumulators[i])::"memory");
+#endif
+}
+EVENKEEL_DEVICE void wgmma_hold([[maybe_unused]] uint32_t (&operand)[4]) {
+#if defined(__CUDACC__)
+#pragma unroll
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(operand[i])::"memory");
 #endif
 }
 

@@ -158,11 +158,7 @@ impl Cluster {
 
     fn tensor_load(&mut self, r: &TensorRequest, tile: &TensorTile, pc: usize) -> Result<(), Flow> {
         let bytes = tile.bytes();
-        // A swizzle moves pieces within whole lines.
-        let span = match tile.swizzle {
-            TensorMapSwizzle::None => bytes,
-            _ => bytes.next_multiple_of(ALIGNMENT),
-        };
+        let span = shared_span(tile);
         let multicast = r.op == TensorOp::TensorMulticast;
         let place = self.shared_place(r.shared, span, true, multicast, pc)?;
         let Place::Shared { cta: own, .. } = place else {
@@ -196,8 +192,8 @@ impl Cluster {
             };
             let place = self.shared_place(shared, span, true, false, pc)?;
             self.check_bar(bar, shared, pc)?;
-            self.check_proxy(place, shared, bytes, false, pc);
-            self.author(place, shared, bytes, Class::Write, engine, pc);
+            self.check_proxy(place, shared, span, false, pc);
+            self.author(place, shared, span, Class::Write, engine, pc);
             self.count_delivery(place, bytes);
             let mut pieces = pieces.clone();
             for piece in &mut pieces {
@@ -226,12 +222,13 @@ impl Cluster {
         if adds && self.await_turn(pc) {
             return Err(Flow::Again);
         }
-        let source = self.shared_place(r.shared, bytes, false, true, pc)?;
-        self.check_proxy(source, r.shared, bytes, true, pc);
+        let span = shared_span(tile);
+        let source = self.shared_place(r.shared, span, false, true, pc)?;
+        self.check_proxy(source, r.shared, span, true, pc);
         let (mut pieces, lines) = self.pieces(r, tile);
         pieces.retain(|piece| piece.global != 0);
         let (reader, writer) = self.bulk_engines(pc)?;
-        self.author(source, r.shared, bytes, Class::Read, reader, pc);
+        self.author(source, r.shared, span, Class::Read, reader, pc);
         self.counters.traffic.shared_load_bytes += bytes as u64;
         let class = if adds {
             Class::AtomicWrite
@@ -305,10 +302,13 @@ impl Cluster {
             // launch live as long as it.
             unsafe {
                 data.extend_from_slice(std::slice::from_raw_parts(from as *const u8, piece.bytes));
-                let bits = self.bits_of(from);
-                known.extend((0..piece.bytes).map(|i| {
-                    bits.is_none_or(|(bits, offset)| first_unmarked(bits, offset + i, 1).is_none())
-                }));
+                match self.bits_of(from) {
+                    Some((bits, offset)) if first_unmarked(bits, offset, piece.bytes).is_some() => {
+                        let marked = |i| first_unmarked(bits, offset + i, 1).is_none();
+                        known.extend((0..piece.bytes).map(marked));
+                    }
+                    _ => known.resize(known.len() + piece.bytes, true),
+                }
             }
         }
         tile.data = Some((data, known));
@@ -326,11 +326,12 @@ impl Cluster {
             } else {
                 piece.global
             };
+            let missing = known[at..at + piece.bytes].contains(&false);
             // SAFETY: as in `read_tile`.
             unsafe {
                 let from = data[at..at + piece.bytes].as_ptr();
                 std::ptr::copy_nonoverlapping(from, to as *mut u8, piece.bytes);
-                if let Some((bits, offset)) = self.bits_of(to) {
+                if let (true, Some((bits, offset))) = (missing, self.bits_of(to)) {
                     for i in (0..piece.bytes).filter(|i| !known[at + i]) {
                         unmark(bits, offset + i, 1);
                     }
@@ -341,6 +342,14 @@ impl Cluster {
         if let Some((bar, bytes, engine)) = tile.bar {
             self.complete_transactions(bar, bytes, engine);
         }
+    }
+}
+
+/// Bytes of shared memory in which a box may lie: a swizzle moves pieces within whole lines.
+fn shared_span(tile: &TensorTile) -> usize {
+    match tile.swizzle {
+        TensorMapSwizzle::None => tile.bytes(),
+        _ => tile.bytes().next_multiple_of(ALIGNMENT),
     }
 }
 

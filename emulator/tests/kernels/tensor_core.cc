@@ -62,13 +62,13 @@ void whole_warp(const Args& p) {
   p.words[lane] = kRight || lane != 7 ? a[0] : 0;
 }
 
-// Two halves of a warp in two instructions.
+// Two parts of a warp in two instructions.
 template <bool kRight>
 void warp_halves(const Args& p) {
   load(p, true);
   uint32_t a[4] = {}, b[2] = {};
   float d[4] = {};
-  if (kRight || threadIdx.x < 16) {
+  if (kRight || threadIdx.x < p.n) {
     ldmatrix(a, 4, false, a_row());
   } else {
     __syncwarp();  // halves

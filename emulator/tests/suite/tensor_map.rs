@@ -114,6 +114,7 @@ fn cases() -> Vec<Case> {
     let one = tile(F32, &[37], &[], &[8]);
     let two = tile(Bf16, &[40, 30], &[96], &[16, 16]);
     let wide = tile(U8, &[200, 9], &[208], &[32, 16]);
+    let tall = tile(U8, &[40, 70], &[48], &[32, 64]);
     let three = tile(F32, &[10, 5, 4], &[48, 256], &[8, 4, 2]);
     let five = tile(
         Bf16,
@@ -134,6 +135,7 @@ fn cases() -> Vec<Case> {
         case(&three, &[-4, -1, -1]),
         case(&five, &[1, 0, 0, 1, 0]),
         case(&five, &[13, 2, -1, 2, 1]),
+        case(&tall, &[4, 9]),
     ]
 }
 
@@ -202,6 +204,24 @@ fn boxes_of_all_blocks_are_added() {
         let all: f32 = (0..tensor.len() / 4).map(|i| float(4 * i)).sum();
         assert_eq!(all, sum);
     }
+}
+
+/// The order of additions is the seed's, however many workers there are.
+#[test]
+fn additions_have_an_order() {
+    let mut case = cases().swap_remove(9);
+    case.announced = Some(0);
+    let sums = |seed, workers| {
+        let launch = block().grid([64, 1, 1]).seed(seed).workers(workers);
+        let run = run(&case, "tensor_add", &launch, |_| 0);
+        assert!(run.report.is_clean(), "{:?}", run.report.findings);
+        bytes_of(&run.tensor)
+    };
+    let first = sums(0, 1);
+    for seed in SEEDS {
+        assert_eq!(sums(seed, 1), sums(seed, 4), "seed {seed}");
+    }
+    assert!(SEEDS.into_iter().any(|seed| sums(seed, 1) != first));
 }
 
 #[test]
@@ -283,6 +303,14 @@ fn wrong_copies_are_caught() {
         one,
         FindingKind::AsyncMisuse,
         "tensor-add",
+    );
+    // Two blocks are named, where there is one.
+    caught(
+        &case,
+        "tensor_multicast",
+        one,
+        FindingKind::AsyncMisuse,
+        "multicast",
     );
     // A map of three dimensions, copied with coordinates of two.
     case.at.push(0);
