@@ -18,6 +18,8 @@ use crate::{DType, TensorRef};
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+// Views that are copied once a call, as all views are.
+#[allow(clippy::large_enum_variant)]
 pub enum Operand<'a> {
     /// bf16 or f16 elements, rows at any stride; dimensions before the last count rows.
     Dense(TensorRef<'a>),

@@ -222,11 +222,11 @@ fn scale_row(scaling: &Scaling, row: usize, groups: &Groups, n: Option<usize>, v
         scaling.scales.at(offset)
     };
     if scaling.block.columns != Block::WHOLE {
-        let length = values.len();
+        let whole = 0..values.len();
         // Elements of no group are in no product.
         let groups_of_k = match groups {
             Groups::Contraction(ranges) => *ranges,
-            Groups::One | Groups::Rows(_) => &[0..length][..],
+            Groups::One | Groups::Rows(_) => std::slice::from_ref(&whole),
         };
         for range in groups_of_k {
             for k in range.clone() {

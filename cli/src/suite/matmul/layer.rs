@@ -52,6 +52,14 @@ impl Rounded {
     }
 }
 
+/// What a result is called, its elements, their number in a row, and what each may be.
+type Expected<'a> = (
+    &'static str,
+    &'a [f64],
+    usize,
+    &'a dyn Fn(usize, usize) -> Interval,
+);
+
 /// The sum of the products of such pairs.
 fn sum(pairs: impl Iterator<Item = ((f64, f64), (f64, f64))>) -> Interval {
     let (mut value, mut error, mut sizes) = (0.0, 0.0, 0.0);
@@ -135,12 +143,7 @@ impl Layer {
             let before = self.dw[j * k + i];
             Interval::around(sum.exact + before, sum.error + 1e-6 * before.abs())
         };
-        let results: [(
-            &'static str,
-            &[f64],
-            usize,
-            &dyn Fn(usize, usize) -> Interval,
-        ); 3] = [
+        let results: [Expected<'_>; 3] = [
             ("y", &y, n, &of_y),
             ("dx", &dx, k, &of_dx),
             ("dW", &dw, k, &of_dw),
