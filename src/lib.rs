@@ -32,7 +32,7 @@
 //! | [`quant::Dequantize`] | their values | read once | as 9.0 | as above | likewise |
 //! | [`quant::SwiGlu`], [`quant::Gelu`] | activations, plain or quantised in the same call | their inputs once; quantised as [`quant::Quantize`] | as 9.0 | as above | formulas in `f64` |
 //! | [`quant::DelayedScaling`], [`quant::StraightThrough`], [`quant::GaussWs`] | what training in few bits needs beside | read once | as 9.0 | as above | the formulas |
-//! | [`matmul::Matmul`] | products of operands in FP8 or 16 bits, with what follows them | `mma.sync` | as 9.0; FP8 as f16 on 8.0 and 8.6 | as above | formulas in `f64` |
+//! | [`matmul::Matmul`] | products of operands in FP8 or 16 bits, with what follows them | `wgmma` on 9.0, else `mma.sync` | `mma.sync`; FP8 as f16 on 8.0 and 8.6 | as above | formulas in `f64` |
 //! | [`matmul::LinearFp8`] | a linear layer quantised by a recipe, forward and backward | by these | as 9.0 | as above | likewise |
 //!
 //! How long the rows of "once" are is in the README.

@@ -32,8 +32,9 @@
 //!
 //! Elements are multiplied exactly and summed in fp32, FP8 on tensor cores that keep fewer bits until
 //! their sums are promoted ([`Promotion`]); scales and each step of the epilogue round once, to fp32,
-//! and the result once, to its type. The same inputs on the same device have the same bits. The CPU
-//! computes in f64.
+//! and the result once, to its type. The same inputs on the same device have the same bits; on 9.0
+//! operands whose rows do not begin at multiples of 16 bytes are multiplied by other kernels, which sum in
+//! another order. The CPU computes in f64.
 
 mod arguments;
 // Kernels read what the formulas do not.
