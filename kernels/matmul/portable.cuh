@@ -3,11 +3,21 @@
 // Never materialised: fp32 sums (but where K is split), dequantised operands, the pre-activation
 // unless it is asked for.
 //
-// FLOPs 2 M N K. Traffic of global memory: each 128 x 128 tile reads its 128 rows of A and of B
-// once, (M / 128 + N / 128) K 128 bytes of FP8 or twice that of 16 bits, most of it from L2, as
-// eight row tiles follow one another for a column tile; C once, results once. Shared memory: a
-// stage is written once and read 2 (A) and 4 times... (B) by ldmatrix, free of bank conflicts
-// (stage.cuh).
+// FLOPs 2 M N K. Global memory: a tile of 128 x 128 reads its 128 rows of A and of B once, M N K /
+// 64 elements in all, most of them from L2, as eight row tiles follow one another for a column
+// tile; C once; results are written once, in whole sectors. Shared memory: of a stage, 128 bytes of
+// K, 32 KiB are written and 96 KiB read, A four times (by the warps of its rows) and B twice, free
+// of bank conflicts (stage.cuh): 1024 clocks at 128 bytes a clock.
+//
+// Predictions; nothing of this has been measured yet. A stage is 2^20 multiplications and additions
+// of 16 bits, or 2^21 of 8.
+// - A100, 1024 of them a clock and multiprocessor: 1024 clocks, as many as shared memory takes: 60%
+//   of 312 TFLOP/s, 190. FP8 is expanded: 338 instructions for 32 bytes of K in a warp (counted in
+//   the SASS for sm_80), 676 clocks, 775 a clock: bound by issue, 60% of 236 TFLOP/s, 140.
+// - L40S, 512 of them (1024 of FP8): 2048 clocks, and 1024 of shared memory beside them: 80% of 362
+//   TFLOP/s, 290; FP8 with its promotion, 128 to 256 clocks of issue, 70% of 733, 510.
+// - H200, to which comes what the kernels for Hopper do not take: bound by shared memory, 75% of
+//   460 TFLOP/s, 340; FP8 60% of 348, 210.
 //
 // Mapping: 256 threads, a block a tile of 128 x 128 x 128 bytes, three stages; warp w has rows
 // 64 (w / 4) and columns 32 (w mod 4) of the tile, 4 x 4 instructions of 16 x 8 for 32 bytes of K.
@@ -25,9 +35,8 @@
 
 namespace evenkeel {
 
-// A thread's sums: of rows 16 m + lane / 4 and 8 more of its warp's, of columns 8 (lane mod 4) + 2
-// t
-// + i for the warp's 32 columns: index [m][t][2 (which row) + i].
+// A thread's sums, [m][t][2 h + i]: row 16 m + 8 h + lane / 4 of its warp's, and of the warp's 32
+// columns 8 (lane mod 4) + 2 t + i.
 struct WarpSums {
   float of[4][4][4];
 
@@ -245,10 +254,13 @@ struct SumSlots {
 };
 static_assert(sizeof(SumSlots) <= 2 * kStages * kOperandStage);
 
-// The scale of a tensor or of a row: 1 of blocks, which are in the sums already.
-EVENKEEL_DEVICE float row_scale(const MatmulOperand& operand, uint64_t row, uint32_t group) {
+// The scale of a tensor or of a row: 1 of blocks, which are in the sums already, and of an empty
+// contraction, whose sums are 0 whatever its scales.
+EVENKEEL_DEVICE float row_scale(const MatmulOperand& operand, uint64_t row,
+                                const ProductTile& tile) {
   const float* const scales = static_cast<const float*>(operand.scales);
-  const int64_t of_group = static_cast<int64_t>(group) * operand.scale_group;
+  const int64_t of_group = static_cast<int64_t>(tile.group) * operand.scale_group;
+  if (tile.k_size == 0) return 1.0f;
   switch (operand.scale) {
     case OperandScale::kTensor:
       return scales[of_group];
@@ -273,9 +285,8 @@ EVENKEEL_DEVICE void store_tile(const PortableParams& params, const ProductTile&
     float of_columns[8];
 #pragma unroll
     for (uint32_t j = 0; j < 8; ++j) {
-      of_columns[j] = column + j < tile.columns
-                          ? row_scale(params.b, tile.b_row + column + j, tile.group)
-                          : 1.0f;
+      of_columns[j] =
+          column + j < tile.columns ? row_scale(params.b, tile.b_row + column + j, tile) : 1.0f;
     }
 #pragma unroll 1
     for (int slot = 0; slot < 8; ++slot) {
@@ -283,7 +294,7 @@ EVENKEEL_DEVICE void store_tile(const PortableParams& params, const ProductTile&
       if (row >= tile.rows) break;
       float v[8];
       slots.take(slot, v);
-      const float of_row = row_scale(params.a, tile.a_row + row, tile.group);
+      const float of_row = row_scale(params.a, tile.a_row + row, tile);
 #pragma unroll
       for (int j = 0; j < 8; ++j) v[j] = v[j] * of_row * of_columns[j];
       if (split) {

@@ -69,9 +69,9 @@ EVENKEEL_DEVICE bool check_product_groups(const MatmulShape& shape, uint32_t row
       begins = fits && static_cast<uint64_t>(start) / kProductTile + g <= row_tile;
     }
     begun += static_cast<uint32_t>(__syncthreads_count(begins));
-    wrong = __syncthreads_or(!fits) || wrong;
+    wrong = wrong || !fits;
   }
-  return !wrong;
+  return !__syncthreads_or(wrong);
 }
 
 // The block's tile; false where it has none. All threads of the block call it.

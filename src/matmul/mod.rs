@@ -37,8 +37,6 @@
 //! another order. The CPU computes in f64.
 
 mod arguments;
-// Kernels read what the formulas do not.
-#[allow(dead_code)]
 mod call;
 mod check;
 mod hopper_config;
@@ -47,11 +45,9 @@ mod host;
 mod kernels;
 mod launch;
 mod linear;
-#[allow(dead_code)]
 mod operand;
 mod options;
 mod params;
-#[allow(dead_code)]
 mod product;
 mod recipe;
 #[cfg(test)]

@@ -467,4 +467,48 @@ pub const EXPECTATIONS: &[Expectation] = &[
         absent: &["HGMMA"],
         reason: "each mix of 8-bit elements is an instruction of its own behind one branch a slice",
     },
+    Expectation {
+        kernels: "matmul_portable_*",
+        targets: &[],
+        present: &["LDGSTS.BYPASS.128", "LDSM.M88.4", "STG.128"],
+        absent: &[],
+        reason: "operands come to shared memory 16 bytes at a time without passing registers, go to the tensor cores by \
+                 ldmatrix, and results leave 16 bytes at a time",
+    },
+    Expectation {
+        kernels: "matmul_portable_bf16",
+        targets: &[],
+        present: &["HMMA.16816.F32.BF16"],
+        absent: &[],
+        reason: "bf16 is multiplied by the tensor cores, and summed in fp32",
+    },
+    // FP8 in registers becomes f16.
+    Expectation {
+        kernels: "matmul_portable_f16",
+        targets: &[],
+        present: &["HMMA.16816.F32"],
+        absent: &["HMMA.BF16"],
+        reason: "f16 is multiplied by the tensor cores, and summed in fp32",
+    },
+    Expectation {
+        kernels: "matmul_portable_expanded",
+        targets: &[],
+        present: &["HMMA.16816.F32", "PRMT"],
+        absent: &["HMMA.BF16", "QMMA"],
+        reason: "FP8 becomes f16 in registers, which the tensor cores multiply and sum in fp32",
+    },
+    Expectation {
+        kernels: "matmul_portable_e*_e*",
+        targets: &["89", "120f"],
+        present: &["QMMA.16832.F32"],
+        absent: &["HMMA"],
+        reason: "FP8 is multiplied as it is",
+    },
+    Expectation {
+        kernels: "matmul_split_reduce",
+        targets: &[],
+        present: &["LDG.128", "STG.128"],
+        absent: &[],
+        reason: "partial sums are read and results written 16 bytes at a time",
+    },
 ];

@@ -2,6 +2,8 @@
 
 mod hopper;
 mod portable;
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
 
 use self::hopper::HopperKernels;
 use self::portable::PortableKernels;
