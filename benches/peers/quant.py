@@ -2,7 +2,8 @@
 
 A case is {"format": "mxfp8", "outputs": "both", "tokens": 16384, "width": 4096, "dtype": "bf16"}, with "stochastic" or
 "rotated" (the block's size) where there is such; protocol.py says the rest. 8-bit elements are E4M3. With a "producer",
-"swiglu forward" or "swiglu backward" of a layer as wide, its result is quantised, or with format null left as it is.
+"swiglu forward" or "swiglu backward" of a layer as wide, "rms norm", "gelu forward" or "gelu backward", its result is
+quantised, or with format null left as it is; with "dequantize" it is the way back, from the row-wise output to x's type.
 
 The formulas in PyTorch are the formats': amax of blocks, scale, quotient, conversion; what is transposed is stored so.
 torchao's kernels differ from each other and from these in details (a reciprocal for a division, a rounding of scales, a
@@ -40,6 +41,10 @@ def inputs(torch, case, generator):
     lower = torch.nextafter(ties, torch.zeros(()))
     up = torch.tensor([up for _, up in E2M1_TIES])
     tensors["ties"] = torch.where(up, lower, ties).cuda()
+    if case.get("producer") == "dequantize":
+        tensors["quantized"] = one_output(torch, tensors["x"], tensors, case)
+        magnitudes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+        tensors["e2m1"] = torch.tensor(magnitudes + [-x for x in magnitudes], device="cuda")
     if "rotated" in case:
         tensors["rotation"] = hadamard(torch, case["rotated"], generator).to(x.dtype)
     return tensors
@@ -80,6 +85,12 @@ def one_output(torch, x, tensors, case):
         tiles = x.float().view(rows // 128, 128, columns // 128, 128)
         scale = tiles.abs().amax(dim=(1, 3), keepdim=True) / E4M3_MAX
         return to_e4m3(torch, tiles / scale).view(rows, columns), scale
+    if name == "fp8-row":
+        rows = x.float()
+        scale = rows.abs().amax(dim=-1, keepdim=True) / E4M3_MAX
+        return to_e4m3(torch, rows / scale), scale
+    if name == "nvfp4-16x16":
+        return nvfp4_squares(torch, x, tensors)
     if "rotated" in case:
         n = case["rotated"]
         x = (x.reshape(-1, n) @ tensors["rotation"]).view(x.shape)
@@ -100,11 +111,44 @@ def one_output(torch, x, tensors, case):
     return codes.view(x.shape[0], -1), stored, of_tensor
 
 
+def nvfp4_squares(torch, x, tensors):
+    """Blocks of 16 x 16, whose scale each of their rows has."""
+    rows, columns = x.shape
+    squares = x.float().view(rows // 16, 16, columns // 16, 16)
+    amax = squares.abs().amax(dim=(1, 3), keepdim=True)
+    of_tensor = amax.amax() / (E4M3_MAX * E2M1_MAX)
+    stored = to_e4m3(torch, amax / E2M1_MAX / of_tensor)
+    codes = to_e2m1(torch, squares / (stored.float() * of_tensor), tensors["ties"])
+    scales = stored.view(rows // 16, columns // 16).repeat_interleave(16, dim=0)
+    return codes.view(rows, -1), scales, of_tensor
+
+
+def dequantized(torch, tensors, case):
+    """Element times scale; two elements of a byte are looked up."""
+    name, (data, scale, *rest) = case["format"], tensors["quantized"]
+    if name == "fp8-tensor":
+        values = data.float() * scale
+    elif name == "nvfp4":
+        bytes_ = data.to(torch.int32)
+        values = torch.stack([tensors["e2m1"][bytes_ & 15], tensors["e2m1"][bytes_ >> 4]], dim=-1)
+        values = values.view(scale.shape[0], scale.shape[1], -1) * (scale.float() * rest[0])
+    else:
+        powers = (scale.to(torch.int32).clamp(min=1) << 23).view(torch.float32) if name == "mxfp8" else scale
+        values = data.float().view(scale.shape[0], scale.shape[1], -1) * powers
+    return values.view(tensors["x"].shape).to(tensors["x"].dtype)
+
+
 def produced(torch, tensors, case):
-    """What is quantised: x itself, y = silu(x) up, or the gradients of x and up side by side."""
+    """What is quantised: x itself, its norm, y = silu(x) up, or the gradients of x and up side by side."""
     x = tensors["x"]
     if "producer" not in case:
         return x
+    if case["producer"] == "rms norm":
+        return torch.nn.functional.rms_norm(x, x.shape[-1:], eps=1e-6)
+    if case["producer"] == "gelu forward":
+        return torch.nn.functional.gelu(x, approximate="tanh")
+    if case["producer"] == "gelu backward":
+        return torch.ops.aten.gelu_backward(tensors["dy"], x, approximate="tanh")
     if case["producer"] == "swiglu forward":
         return torch.nn.functional.silu(x) * tensors["up"]
     gate, up, dy = (tensors[name].float() for name in ["x", "up", "dy"])
@@ -116,6 +160,9 @@ def produced(torch, tensors, case):
 def by_torch(torch, case):
     if "stochastic" in case:
         raise NotOffered
+
+    if case.get("producer") == "dequantize":
+        return lambda tensors: dequantized(torch, tensors, case)
 
     def quantize(tensors):
         x, out = produced(torch, tensors, case), []

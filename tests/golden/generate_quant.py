@@ -153,9 +153,10 @@ def floor_power(amax, emax):
 class Options:
 
   def __init__(self, fmt, transposed=False, power_of_two=False, ceil=False, seed=None, offset=0, rotation=None,
-               given=None):
+               given=None, layout="row-major", groups=None):
     self.fmt, self.transposed, self.power_of_two, self.ceil = fmt, transposed, power_of_two, ceil
     self.seed, self.offset, self.rotation, self.given = seed, offset, rotation, given
+    self.layout, self.groups = layout, groups
     kind, _, element = fmt.partition(":")
     self.kind, self.element = kind, element or "e2m1"
 
@@ -167,6 +168,8 @@ class Options:
     out += [f"rounding stochastic:{self.seed}", f"offset {self.offset}"] if self.seed is not None else []
     out += [f"rotation hadamard:{self.rotation[0]}:{self.rotation[1]}"] if self.rotation else []
     out += [f"given {hexadecimal([self.given])}"] if self.given else []
+    out += [f"layout {self.layout}"] if self.layout != "row-major" else []
+    out += [f"groups {' '.join(map(str, self.groups))}"] if self.groups else []
     return out
 
 
@@ -184,9 +187,8 @@ def rotate(x, n, seed):
   return (sums.astype(F32) * F32(1 / np.sqrt(np.float64(n)))).reshape(x.shape)
 
 
-def quantize(x, options):
-  rows, columns = x.shape
-  index = np.arange(rows * columns).reshape(rows, columns)
+def quantize_matrix(x, index, options):
+  """Codes one by one, scales [outer, blocks], the tensor's scale, amax, counts."""
   if options.transposed:
     x, index = x.T, index.T
   x = np.ascontiguousarray(x)
@@ -244,19 +246,50 @@ def quantize(x, options):
       underflowed += int((zero & (block != 0)).sum())
   if options.kind == "nvfp4-16x16":
     scales = np.repeat(scales, 16, axis=0)[:outer]
+  return codes, scales, tensor_scale, amax, (saturated, underflowed)
+
+
+def laid_out(scales, layout):
+  """[outer, blocks] in the order of memory."""
+  if layout == "column-major":
+    return scales.T.ravel()
+  if layout == "row-major":
+    return scales.ravel()
+  # Tiles of 128 x 4: 32 rows of 16, of which each has four scales of rows 32 apart.
+  rows, blocks = scales.shape
+  padded = np.pad(scales, ((0, -rows % 128), (0, -blocks % 4)))
+  tiles = padded.reshape(padded.shape[0] // 128, 4, 32, padded.shape[1] // 4, 4)
+  return tiles.transpose(0, 3, 2, 1, 4).ravel()
+
+
+def quantize(x, options):
+  rows, columns = x.shape
+  index = np.arange(rows * columns).reshape(rows, columns)
+  # Groups of rows are matrices of their own: their results lie one after the other along the input's rows. The sizes
+  # are such that every slot of a block has one.
+  ends = np.cumsum(options.groups or [rows])
+  parts = [
+      quantize_matrix(x[end - size:end], index[end - size:end], options)
+      for size, end in zip(options.groups or [rows], ends)
+  ]
+  along = 1 if options.transposed else 0
+  codes, scales = (np.concatenate([part[at] for part in parts], axis=along) for at in (0, 1))
+  tensor_scales, amaxes = ([part[at] for part in parts] for at in (2, 3))
+  saturated, underflowed = np.sum([part[4] for part in parts], axis=0)
   if options.element == "e2m1":
-    padded = np.pad(codes, ((0, 0), (0, inner % 2)))
+    padded = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
     codes = padded[:, 0::2] | padded[:, 1::2] << 4
 
   lines = options.lines()
+  scales = laid_out(scales, options.layout)
   lines.append(f"data {codes.tobytes().hex()}")
   if options.kind.startswith("fp8-") and options.kind != "fp8-tensor":
-    lines.append("scales " + " ".join(f"{scale:08x}" for scale in scales.ravel()))
+    lines.append("scales " + " ".join(f"{scale:08x}" for scale in scales))
   elif options.kind != "fp8-tensor":
     lines.append(f"scales {scales.astype(np.uint8).tobytes().hex()}")
-  if tensor_scale is not None:
-    lines.append(f"tensor_scale {hexadecimal([tensor_scale])}")
-  lines += [f"amax {hexadecimal([amax])}", f"counts {saturated} {underflowed}"]
+  if tensor_scales[0] is not None:
+    lines.append(f"tensor_scale {hexadecimal(tensor_scales)}")
+  lines += [f"amax {hexadecimal(amaxes)}", f"counts {saturated} {underflowed}"]
   return lines
 
 
@@ -282,9 +315,12 @@ def make_inputs():
       "special": ("bf16 f32", bf16(special)),
       "sizes": ("f32", F32(sizes)),
       "integers": ("bf16 f16 f32", F32(rng.integers(-60, 61, size=(32, 128)))),
+      "groups": ("bf16 f32", bf16(normal(30, 36) * np.repeat([[1.0], [30.0], [0.02]], GROUPS, axis=0))),
   }
 
 
+# Rows of each group. They begin at even rows, as 4-bit elements along rows need.
+GROUPS = [6, 4, 20]
 FORMATS = ["fp8-tensor", "fp8-row", "fp8-1x128", "fp8-128x128", "mxfp8"]
 
 
@@ -299,6 +335,15 @@ def cases(name):
       yield Options(fmt, rotation=(16, 7))
       yield Options(fmt, transposed=True, rotation=(32, 2**40 + 5))
       yield Options(fmt, rotation=(128, 12345))
+    for transposed in both:
+      yield Options("nvfp4-16x16", transposed, rotation=(16, 99))
+      yield Options("nvfp4-16x16", transposed, rotation=(32, 3))
+    return
+  if name == "groups":
+    for fmt in formats(("e4m3",)):
+      for transposed in both:
+        yield Options(fmt, transposed, groups=GROUPS)
+        yield Options(fmt, transposed, groups=GROUPS, seed=77, offset=5)
     return
   if name == "special":
     # ml_dtypes has no case for NaN in a stochastic rounding, so that all of these are nearest.
@@ -309,6 +354,11 @@ def cases(name):
     for transposed in both:
       yield Options(fmt, transposed)
     if name == "square":
+      if not fmt.startswith(("fp8-tensor", "fp8-row")):
+        for transposed in both:
+          yield Options(fmt, transposed, layout="column-major")
+          if not fmt.startswith("fp8"):
+            yield Options(fmt, transposed, layout="tiled-128x4")
       continue
     if fmt.startswith("fp8"):
       yield Options(fmt, power_of_two=True)

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use evenkeel::quant::{Format, Hadamard, OutputOptions, QuantizeOptions, Rounding, Scaling};
+use evenkeel::quant::{
+    Block, Format, Fp8, Hadamard, OutputOptions, QuantizeOptions, Rounding, ScaleLayout, Scaling,
+};
 use evenkeel::reference::quant::{Call, Direction, Matrix, Quantized, Scales, quantize};
 use evenkeel::{E2m1x2, E4m3, E5m2, E8m0};
 
-use super::{Block, blocks, numbers};
+use super::{Block as Lines, blocks, numbers};
 
 const FILE: &str = "quant.txt";
 
@@ -39,7 +41,9 @@ pub struct Case {
     pub offset: u64,
     /// The tensor's scale, where it is given.
     pub given: Option<f32>,
-    /// Scales are row-major.
+    /// Rows of each group; none where the matrix is one.
+    pub groups: Vec<usize>,
+    /// Scales lie as the output has them.
     pub expected: Results,
 }
 
@@ -50,10 +54,10 @@ pub struct Results {
     pub data: Vec<u8>,
     /// Scales of rows and blocks: bits of f32, or bytes.
     pub scales: Vec<u32>,
-    /// The bits of the tensor's scale, if the format has one.
-    pub tensor_scale: Option<u32>,
-    /// The bits of the largest finite magnitude.
-    pub amax: u32,
+    /// The bits of the tensor's scale, or of each group's, if the format has one.
+    pub tensor_scale: Vec<u32>,
+    /// The bits of the largest finite magnitude, or of each group's.
+    pub amax: Vec<u32>,
     /// Saturated and underflowed elements.
     pub counts: [u64; 2],
 }
@@ -78,15 +82,14 @@ impl Case {
         };
         let bytes = |data: &[u8]| data.iter().copied().map(u64::from).collect::<Vec<_>>();
         let words = |data: &[u32]| data.iter().copied().map(u64::from).collect::<Vec<_>>();
-        let one = |scale: Option<u32>| scale.into_iter().map(u64::from).collect::<Vec<_>>();
         compare("bytes", &bytes(&got.data), &bytes(&want.data));
         compare("scales", &words(&got.scales), &words(&want.scales));
         compare(
             "tensor scale",
-            &one(got.tensor_scale),
-            &one(want.tensor_scale),
+            &words(&got.tensor_scale),
+            &words(&want.tensor_scale),
         );
-        compare("amax", &[got.amax.into()], &[want.amax.into()]);
+        compare("amax", &words(&got.amax), &words(&want.amax));
         compare("counts", &got.counts, &want.counts);
         found
     }
@@ -106,7 +109,7 @@ pub fn load() -> Vec<Case> {
 }
 
 /// The inputs of single values have other keys, which are left here.
-fn read_inputs(block: &Block) -> Inputs {
+fn read_inputs(block: &Lines) -> Inputs {
     let mut inputs = Inputs {
         name: block.name.clone(),
         ..Inputs::default()
@@ -122,7 +125,7 @@ fn read_inputs(block: &Block) -> Inputs {
     inputs
 }
 
-fn read_case(block: &Block, inputs: Arc<Inputs>, index: usize) -> Case {
+fn read_case(block: &Lines, inputs: Arc<Inputs>, index: usize) -> Case {
     assert_eq!(block.name, inputs.name);
     let format: Format = block
         .lines()
@@ -136,6 +139,7 @@ fn read_case(block: &Block, inputs: Arc<Inputs>, index: usize) -> Case {
         direction: Direction::RowWise,
         offset: 0,
         given: None,
+        groups: Vec::new(),
         expected: Results::default(),
     };
     for (key, values) in block.lines() {
@@ -147,8 +151,8 @@ fn read_case(block: &Block, inputs: Arc<Inputs>, index: usize) -> Case {
                 let bytes = hexadecimal(values);
                 expected.scales = bytes.into_iter().map(u32::from).collect();
             }
-            "tensor_scale" => expected.tensor_scale = words(values).first().copied(),
-            "amax" => expected.amax = words(values)[0],
+            "tensor_scale" => expected.tensor_scale = words(values),
+            "amax" => expected.amax = words(values),
             "counts" => expected.counts = numbers(values).try_into().unwrap(),
             _ => {
                 case.name = format!("{}, {key} {values}", case.name);
@@ -175,6 +179,10 @@ fn option(case: &mut Case, key: &str, value: &str) {
             let rotation: Hadamard = rotation.parse().unwrap();
             case.output = case.output.rotation(rotation);
         }
+        ("layout", layout) => {
+            case.output = case.output.layout(layout.parse().unwrap());
+        }
+        ("groups", sizes) => case.groups = numbers(sizes),
         ("given", given) => {
             case.options = options.scaling(Scaling::Given);
             case.given = Some(f32::from_bits(words(given)[0]));
@@ -213,8 +221,8 @@ pub struct Conversion {
 
 /// The conversions of `quant.txt`.
 pub fn conversions() -> Vec<Conversion> {
-    let of_values = |block: &Block| block.lines().any(|(key, _)| key == "codes");
-    let read = |block: Block| {
+    let of_values = |block: &Lines| block.lines().any(|(key, _)| key == "codes");
+    let read = |block: Lines| {
         let mut read = Conversion {
             element: block.name.clone(),
             ..Conversion::default()
@@ -250,10 +258,15 @@ fn of_reference(case: &Case) -> Results {
     let [rows, columns] = case.inputs.shape;
     let x = Matrix::new(&case.inputs.x, rows, columns).unwrap();
     let given = case.given.map(|scale| [scale]);
+    let offsets = case.groups.iter().scan(0, |end, size| {
+        *end += *size as i64;
+        Some(*end)
+    });
+    let offsets: Vec<i64> = std::iter::once(0).chain(offsets).collect();
     let call = Call {
         offset: case.offset,
         tensor_scales: given.as_ref().map(|scale| &scale[..]),
-        groups: None,
+        groups: (!case.groups.is_empty()).then_some(evenkeel::reference::Indices::I64(&offsets)),
     };
     let got: Quantized = quantize(&case.options, &case.output, case.direction, x, &call).unwrap();
     Results {
@@ -262,8 +275,12 @@ fn of_reference(case: &Case) -> Results {
             Scales::F32(scales) => scales.into_iter().map(f32::to_bits).collect(),
             Scales::Bytes(scales) => scales.into_iter().map(u32::from).collect(),
         },
-        tensor_scale: got.tensor_scales.first().map(|scale| scale.to_bits()),
-        amax: got.amaxes[0].to_bits(),
+        tensor_scale: got
+            .tensor_scales
+            .iter()
+            .map(|scale| scale.to_bits())
+            .collect(),
+        amax: got.amaxes.iter().map(|amax| amax.to_bits()).collect(),
         counts: [got.saturated, got.underflowed],
     }
 }
@@ -289,6 +306,23 @@ fn the_reference_has_every_bit() {
         let transposed = of().any(|case| case.direction == Direction::Transposed);
         let stochastic = of().any(|case| case.options.rounding != Rounding::Nearest);
         assert!(transposed && stochastic, "{format}");
+        if format.fp8() != Some(Fp8::E5m2) {
+            assert!(of().any(|case| case.groups.len() > 1), "groups of {format}");
+            for layout in ScaleLayout::ALL
+                .into_iter()
+                .filter(|layout| layout.fits(format))
+            {
+                let block = format.block();
+                let has_blocks = block.columns != Block::WHOLE;
+                assert!(
+                    !has_blocks || of().any(|case| case.output.layout == layout),
+                    "{layout} of {format}"
+                );
+            }
+        }
+        if format.has_tensor_scale() {
+            assert!(of().any(|case| case.output.rotation.is_some()), "{format}");
+        }
     }
     assert!(cases.iter().any(|case| case.output.rotation.is_some()));
     assert!(

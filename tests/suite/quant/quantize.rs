@@ -19,12 +19,14 @@ fn problem(case: &Case, dtype: DType) -> Problem {
         quant::Case::new(rows, columns, dtype, case.options.format).only(case.direction, output);
     of.options = case.options;
     of.offset = case.offset;
+    let sizes = &case.groups;
+    of.groups = (!sizes.is_empty()).then(|| (sizes.clone(), DType::I64));
     let place = Place::new(dtype, &[rows, columns]);
     let values = case.inputs.x.iter().map(|&x| f64::from(x));
     let mut problem = Problem::new(of, Matrix::new(place, values));
     for wanted in &mut problem.wanted {
         wanted.given = case.given.map(|scale| vec![scale]);
-        wanted.amax = Some(vec![0.0]);
+        wanted.amax = Some(vec![0.0; sizes.len().max(1)]);
         wanted.counts = Some([0; 2]);
     }
     problem
@@ -45,8 +47,8 @@ fn results(case: &Case, outcome: &quant::Outcome) -> Results {
         tensor_scale: stored
             .tensor_scale
             .as_ref()
-            .map(|scale| words(scale.floats())[0]),
-        amax: words(stored.amax.as_ref().unwrap().floats())[0],
+            .map_or(Vec::new(), |scale| words(scale.floats())),
+        amax: words(stored.amax.as_ref().unwrap().floats()),
         counts: [counts[0].into(), counts[1].into()],
     }
 }

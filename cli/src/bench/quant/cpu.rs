@@ -5,8 +5,8 @@ use std::time::Duration;
 use evenkeel::{Buffer, DType, Device, Number, Result, Stream};
 use half::{bf16, f16};
 
+use super::beside;
 use super::call::Call;
-use super::swiglu;
 use super::unfused::Host;
 use super::work::Work;
 use crate::bench::cpu::{bandwidths, repeat};
@@ -67,9 +67,9 @@ fn typed<T: Number>(shape: ShapeOf) -> Result<(Vec<Row>, Ceilings)> {
         row.peers.extend(Peer::unfused("f32", unfused));
         rows.push(row);
     }
-    for work in swiglu::Work::ALL {
+    for work in beside::Work::all() {
         let stream = Device::cpu().stream()?;
-        let mut call = swiglu::Call::new(&stream, work, shape, T::DTYPE, |size| {
+        let mut call = beside::Call::new(&stream, work, shape, T::DTYPE, |size| {
             random(&stream, T::DTYPE, size)
         })?;
         let us = repeat(PATIENCE, || call.run())?;

@@ -2,8 +2,8 @@
 
 use evenkeel::{DType, Result};
 
+use super::beside;
 use super::call::Call;
-use super::swiglu;
 use super::work::Work;
 use crate::bench::cuda::Gpu;
 use crate::bench::record::{Ceilings, Peer, Row, ShapeOf};
@@ -30,20 +30,20 @@ pub fn measure(
 /// call are the same.
 const APART: usize = 1_000_003;
 
-/// The same of SwiGLU, beside the two operations apart.
+/// The same of what stands beside, with the two operations apart where it is fused.
 ///
 /// # Errors
 /// As [`measure`].
-pub fn swiglu(
+pub fn beside(
     gpu: &Gpu,
-    work: swiglu::Work,
+    work: beside::Work,
     shape: ShapeOf,
     dtype: DType,
     ceilings: &Ceilings,
     pool: &evenkeel::Buffer,
 ) -> Result<Row> {
     let mut begin = 0;
-    let mut call = swiglu::Call::new(gpu.stream(), work, shape, dtype, |size| {
+    let mut call = beside::Call::new(gpu.stream(), work, shape, dtype, |size| {
         begin += APART;
         gpu.fill(pool, size, begin)
     })?;

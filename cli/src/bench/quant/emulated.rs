@@ -2,9 +2,9 @@
 
 use evenkeel::{DType, Device, Result, Stream};
 
+use super::beside;
 use super::call::Call;
 use super::cpu::random;
-use super::swiglu;
 use super::work::{Work, rows};
 use crate::bench::ASSUMED_GBS;
 use crate::bench::record::{Row, ShapeOf};
@@ -30,9 +30,9 @@ pub fn measure(device: &Device, shape: ShapeOf, dtype: DType) -> Result<Vec<Row>
         let whole = moved(&stream, || call.run())? * share;
         measured.push(work.measured(shape, dtype)?.emulated(whole, ASSUMED_GBS));
     }
-    for work in swiglu::Work::ALL {
+    for work in beside::Work::all() {
         let stream = device.stream()?;
-        let mut call = swiglu::Call::new(&stream, work, corner, dtype, |size| {
+        let mut call = beside::Call::new(&stream, work, corner, dtype, |size| {
             random(&stream, dtype, size)
         })?;
         let whole = moved(&stream, || call.run())? * share;

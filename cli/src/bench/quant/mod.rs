@@ -1,5 +1,6 @@
-//! The rows of quantisations, and of SwiGLU with one.
+//! The rows of quantisations, and of what stands beside them.
 
+mod beside;
 mod call;
 mod cpu;
 mod cuda;
@@ -120,9 +121,9 @@ pub fn on_cuda(gpu: &Gpu, options: &Options, run: &mut Run, largest: &mut Larges
             let row = run.unless_too_large(&what, row)?;
             run.rows.extend(row);
         }
-        for work in swiglu::Work::ALL {
+        for work in beside::Work::all() {
             let what = format!("quant {} {shape} {dtype}", work.name());
-            let row = cuda::swiglu(gpu, work, shape, dtype, &ceilings, &pool);
+            let row = cuda::beside(gpu, work, shape, dtype, &ceilings, &pool);
             let row = run.unless_too_large(&what, row)?;
             run.rows.extend(row);
         }
@@ -143,13 +144,24 @@ pub fn question(row: &Row, options: &Options) -> Option<Value> {
     if row.op != "quant" || (options.shapes.is_empty() && row.shape.tokens() != TOKENS[1]) {
         return None;
     }
-    let mut of_swiglu = swiglu::Work::ALL.into_iter();
-    if let Some(work) = of_swiglu.find(|work| work.name() == row.variant) {
-        let format = work.format.map(|format| format.to_string());
+    let mut beside = beside::Work::all().into_iter();
+    if let Some(work) = beside.find(|work| work.name() == row.variant) {
+        let (producer, format) = match work {
+            beside::Work::SwiGlu(work) if work.backward => ("swiglu backward", work.format),
+            beside::Work::SwiGlu(work) => ("swiglu forward", work.format),
+            beside::Work::RmsNorm(format) => ("rms norm", Some(format)),
+            beside::Work::Gelu(true, format) => ("gelu backward", format),
+            beside::Work::Gelu(false, format) => ("gelu forward", format),
+            beside::Work::Dequantize(format) => ("dequantize", Some(format)),
+            // Nobody else's is of many tensors in one launch with a ring.
+            beside::Work::Delayed => return None,
+        };
+        let row_wise = matches!(work, beside::Work::RmsNorm(_));
+        let format = format.map(|format| format.to_string());
         return Some(json!({
-            "producer": if work.backward { "swiglu backward" } else { "swiglu forward" },
+            "producer": producer,
             "format": format.as_deref().and_then(|format| format.split(':').next()),
-            "outputs": "both",
+            "outputs": if row_wise { "row-wise" } else { "both" },
             "dtype": row.dtype,
             "tokens": row.shape.tokens(),
             "width": row.shape.columns(),
@@ -225,6 +237,14 @@ mod tests {
         );
         assert_eq!(fused["producer"], json!("swiglu backward"));
         assert_eq!(fused["format"], json!("mxfp8"));
+        let norm = row(rows(16_384, 4096), "rms norm, fp8-row:e4m3 row-wise");
+        let asked = question(&norm, &options).unwrap();
+        assert_eq!(
+            (&asked["producer"], &asked["outputs"]),
+            (&json!("rms norm"), &json!("row-wise"))
+        );
+        let delayed = row(rows(16_384, 4096), "delayed scaling of rows as histories");
+        assert_eq!(question(&delayed, &options), None);
         let few = row(rows(4096, 4096), "mxfp4 row-wise");
         assert_eq!(question(&few, &options), None);
         let chosen = Options {

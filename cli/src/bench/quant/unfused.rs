@@ -113,6 +113,11 @@ impl<T: Number> Host<T> {
         };
         let stored = match format {
             Format::Fp8Tensor(_) => Vec::new(),
+            // A square's scale is stored for each of its rows.
+            Format::NvFp4Square => (0..outer)
+                .flat_map(|row| &scales[row / block.rows * per_row..][..per_row])
+                .map(|scale| scale.stored)
+                .collect(),
             _ => scales.iter().map(|scale| scale.stored).collect(),
         };
         Output {
@@ -151,7 +156,7 @@ impl<T: Number> Host<T> {
                     divisor: scale.to_f32(),
                 }
             }
-            Format::NvFp4 => {
+            Format::NvFp4 | Format::NvFp4Square => {
                 let scale: E4m3 = scale::nvfp4_block(amax, tensor);
                 Scale {
                     stored: scale.to_bits().into(),

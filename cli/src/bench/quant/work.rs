@@ -80,14 +80,16 @@ pub struct Work {
 }
 
 /// The formats that are measured in every direction. The tensor's scale of the first is given; that of
-/// the last follows from the tensor's own amax.
-const FORMATS: [Format; 6] = [
+/// the last two follows from the tensor's own amax.
+const FORMATS: [Format; 8] = [
     Format::Fp8Tensor(Fp8::E4m3),
+    Format::Fp8Row(Fp8::E4m3),
     Format::Fp8Block1x128(Fp8::E4m3),
     Format::Fp8Block128x128(Fp8::E4m3),
     Format::MxFp8(Fp8::E4m3),
     Format::MxFp4,
     Format::NvFp4,
+    Format::NvFp4Square,
 ];
 
 /// What is measured of both outputs alone.
@@ -202,14 +204,15 @@ impl Work {
         })
     }
 
-    /// The least bytes: x once, or twice where its scales follow from the whole tensor's amax, and
-    /// each output's elements and scales.
+    /// The least bytes: x once, or twice where its scales follow from the amax of the whole tensor or
+    /// of its columns, and each output's elements and scales.
     ///
     /// # Errors
     /// The library's.
     pub fn bytes(&self, shape: ShapeOf, dtype: DType) -> Result<u64> {
         let reads = match self.scaling() {
             Scaling::Current if self.format.needs_tensor_amax() => 2,
+            _ if matches!(self.format, Format::Fp8Row(_)) && self.outputs.transposed() => 2,
             _ => 1,
         };
         let (rows, columns) = (shape.tokens(), shape.columns());
@@ -254,6 +257,12 @@ mod tests {
         let nvfp4 = elements / 2 + 8192 + 4;
         assert_eq!(least("nvfp4 row-wise"), 2 * x + nvfp4);
         assert_eq!(least("nvfp4 both rotated 16"), 2 * x + 2 * nvfp4);
+        // A square's scale is in each of its 16 rows.
+        assert_eq!(least("nvfp4-16x16 both"), 2 * x + 2 * nvfp4);
+        // Rows take one read, and the amax of columns one of its own.
+        assert_eq!(least("fp8-row:e4m3 row-wise"), x + elements + 4 * 256);
+        let transposed = elements + 4 * 512;
+        assert_eq!(least("fp8-row:e4m3 transposed"), 2 * x + transposed);
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Data {
 }
 
 /// A problem that was not made by a case, and is not whole.
-pub(in crate::norm) fn missing(what: &str) -> Error {
+pub(crate) fn missing(what: &str) -> Error {
     Error::Unsupported {
         op: "norm::rows::run",
         what: format!("a problem without {what}"),
