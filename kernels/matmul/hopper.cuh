@@ -82,6 +82,7 @@ EVENKEEL_DEVICE void hopper_matmul(const HopperParams& params) {
       ptx::setmaxnreg_decrease<Config::kProducerRegisters>();
       if (warp == 0) {
         if (ptx::elect_one()) produce(params, shared);
+        // Brings the warp together for barrier.cluster.aligned.
         __syncwarp();
       } else if (Config::kSums == HopperSums::kColumns && warp == 1) {
         if constexpr (Config::kSums == HopperSums::kColumns) {

@@ -241,7 +241,6 @@ EVENKEEL_DEVICE void store_sums(const HopperParams& params, const HopperTile& ti
     stage_piece<Config, 0>(staging, sums, piece);
     __syncwarp();
     store_staged(params, tile, scales, epilogue, staging, piece_row, column);
-    __syncwarp();
   }
   epilogue.finish();
 }

@@ -418,6 +418,11 @@ pub(super) fn workloads(quick: bool) -> Vec<Workload> {
                 multiprocessors: 4,
             });
         }
+        // On Hopper a ring that goes round, several tiles a block, and results by the copy engine.
+        workloads.push(Workload {
+            problem: Box::new(case(*pair, [300, 260, 1000], pairs[*pair], DType::Bf16).problem()),
+            multiprocessors: 2,
+        });
         let mut case = case(*pair, [70, 24, 70], pairs[*pair], DType::Bf16);
         case.grouping = Grouping::Rows(vec![1, 34, 65, 65, 69]);
         workloads.push(Workload {

@@ -7,6 +7,7 @@ use std::cell::Cell;
 
 use half::{bf16, f16};
 
+use crate::emulator::{Architecture, SyncSite};
 use crate::matmul::{
     Activation, Groups, Matmul, MatmulArguments, MatmulOutputs, Operand, OperandFormat, Promotion,
 };
@@ -15,6 +16,7 @@ use crate::{Buffer, DType, Device, E4m3, E5m2, EmulatorOptions, Error, Stream};
 
 mod epilogue;
 mod groups;
+mod mutate;
 mod shapes;
 
 thread_local! {
@@ -38,8 +40,17 @@ impl Drop for Forced {
     }
 }
 
+/// Of two multiprocessors, so that a block, and a pair, takes several tiles.
 fn emulated(seed: u64) -> Stream {
-    let options = EmulatorOptions::new().seed(seed);
+    without(seed, Vec::new())
+}
+
+/// The same without some of the kernels' synchronisation.
+fn without(seed: u64, disabled: Vec<SyncSite>) -> Stream {
+    let options = EmulatorOptions::new()
+        .architecture(Architecture::sm_90().with_multiprocessors(2))
+        .disabled_sites(disabled)
+        .seed(seed);
     Device::emulated_with(options).unwrap().stream().unwrap()
 }
 
@@ -339,11 +350,15 @@ fn run(stream: &Stream, case: &Case<'_>) -> Outcome {
 fn check(case: &Case<'_>, tile: usize, cluster: u32, seed: u64) {
     let _forced = Forced::new(tile, cluster);
     let (expected, expected_status) = run(&cpu(), case).unwrap();
-    let (found, status) = match run(&emulated(seed), case) {
+    let stream = emulated(seed);
+    let (found, status) = match run(&stream, case) {
         Ok(found) => found,
         Err(error) => panic!("{case:?}, tile {tile}, cluster {cluster}, seed {seed}: {error}"),
     };
     assert_eq!(status, expected_status, "{case:?}");
+    let reports = stream.take_reports();
+    let kernel = reports.last().map_or("", |report| report.kernel.as_str());
+    assert!(kernel.starts_with("matmul_hopper_"), "{case:?} by {kernel}");
     let wrong = expected.iter().zip(&found).filter(|(a, b)| a != b).count();
     if let Some(index) = (0..expected.len()).find(|&i| expected[i] != found[i]) {
         panic!(
