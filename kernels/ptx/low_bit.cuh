@@ -65,8 +65,38 @@ EVENKEEL_DEVICE uint32_t nearest_fp8(float x) {
   return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fu : code;
 }
 
-EVENKEEL_DEVICE uint32_t nearest_e2m1(float x) {
-  return nearest_magnitude<E2m1Grid>(x) | ((__float_as_uint(x) >> 28) & 8u);
+// The code of |x| as E2M1 in the lowest byte, and what does not matter above it: as
+// nearest_magnitude, but two steps more are added, so that the byte begins at 2, and twice the
+// biased exponent, 254 for 1, takes them away again.
+EVENKEEL_DEVICE uint32_t nearest_e2m1_byte(float x) {
+  const uint32_t magnitude = min(__float_as_uint(x) & 0x7fffffffu, E2m1Grid::kLargestBits);
+  const uint32_t exponent = max(magnitude & 0x7f800000u, E2m1Grid::kMinBits);
+  const float sum =
+      __fmaf_rn(__uint_as_float(exponent), 0x1p22f + 1.0f, __uint_as_float(magnitude));
+  return __float_as_uint(sum) + (exponent >> 22);
+}
+
+// The bytes `at` of four words.
+template <uint32_t kAt>
+EVENKEEL_DEVICE uint32_t gather_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  constexpr uint32_t kPair = kAt | (kAt + 4) << 4;
+  return __byte_perm(__byte_perm(a, b, kPair), __byte_perm(c, d, kPair), 0x5410);
+}
+
+// Eight floats as E2M1: bytes of the even and of the odd ones, codes and signs side by side.
+EVENKEEL_DEVICE uint32_t nearest_e2m1x8(const float (&x)[8]) {
+  uint32_t code[8];
+  uint32_t bits[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    code[i] = nearest_e2m1_byte(x[i]);
+    bits[i] = __float_as_uint(x[i]);
+  }
+  const uint32_t even = gather_bytes<0>(code[0], code[2], code[4], code[6]);
+  const uint32_t odd = gather_bytes<0>(code[1], code[3], code[5], code[7]);
+  const uint32_t even_signs = gather_bytes<3>(bits[0], bits[2], bits[4], bits[6]);
+  const uint32_t odd_signs = gather_bytes<3>(bits[1], bits[3], bits[5], bits[7]);
+  return even + (odd << 4) + ((even_signs >> 4) & 0x08080808u) + (odd_signs & 0x80808080u);
 }
 
 }  // namespace arithmetic
@@ -107,10 +137,7 @@ EVENKEEL_DEVICE uint32_t cvt_rn_satfinite_e2m1x8(const float (&x)[8]) {
       : "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "f"(x[4]), "f"(x[5]), "f"(x[6]), "f"(x[7]));
   return packed;
 #else
-  uint32_t packed = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) packed |= arithmetic::nearest_e2m1(x[i]) << (4 * i);
-  return packed;
+  return arithmetic::nearest_e2m1x8(x);
 #endif
 }
 

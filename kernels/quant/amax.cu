@@ -1,5 +1,7 @@
 // The amax of a matrix ahead of its quantisation: of the whole or each group, of each row, of each
-// column of a group; of values as they are, or rotated. One read; writes nothing but the amaxes.
+// column of a group; of values as they are, or rotated. One read; writes nothing but the amaxes: at
+// 4.3 TB/s of an H200, 16384 x 4096 are 134 MB and 31 us in bf16, 268 MB and 62 us in fp32,
+// predicted and not yet measured.
 //
 // Mapping: a block a tile of 128 x 128, as quant/quantize.cuh; tiles meet in integer atomics on the
 // bits of fp32, whose maximum has no order. quant_clear sets the words to 0

@@ -39,21 +39,53 @@ EVENKEEL_DEVICE void random_quad(uint64_t first, const RandomKey& key, uint32_t 
   }
 }
 
-// Elements of one row.
-template <int kBits, bool kStochastic, bool kWide>
+// Where a thread's elements of its rows go.
+template <int kBits>
+struct RowStore {
+  const QuantizeOutput& output;
+  const TilePlace& place;
+  uint32_t valid;  // elements of each row
+  uint8_t* data;
+
+  EVENKEEL_DEVICE RowStore(const QuantizeOutput& output, const TilePlace& place)
+      : output(output), place(place) {
+    const uint32_t column = MicroPlace::column();
+    valid = column < place.columns ? min(place.columns - column, 8u) : 0;
+    data = output.data + static_cast<int64_t>(place.row + MicroPlace::row()) * output.stride +
+           static_cast<int64_t>((place.column + column) * kBits / 8);
+  }
+
+  EVENKEEL_DEVICE void put(int i, uint2 codes) const {
+    if (MicroPlace::row() + static_cast<uint32_t>(i) >= place.rows || valid == 0) return;
+    uint8_t* const to = data + i * output.stride;
+    if (valid == 8 && output.aligned != 0) {
+      if constexpr (kBits == 4) {
+        *reinterpret_cast<uint32_t*>(to) = codes.x;
+      } else {
+        ptx::store_global(to, codes);
+      }
+      return;
+    }
+    constexpr uint32_t kBytes = static_cast<uint32_t>(kBits);
+#pragma unroll
+    for (uint32_t b = 0; b < kBytes; ++b) {
+      // The upper half of a last odd byte is 0: x is 0 beyond the row.
+      if (b * 8 / kBits < valid)
+        to[b] = static_cast<uint8_t>((b < 4 ? codes.x : codes.y) >> (8 * (b % 4)));
+    }
+  }
+};
+
+// Elements of the rows, to nearest.
+template <int kBits, bool kWide>
 EVENKEEL_DEVICE void quantize_rows(const QuantizeForm& form, const QuantizeOutput& output,
-                                   const TilePlace& place, const Rounding& rounding,
-                                   const MicroTile<kWide>& tile, const QuantizeShared& shared,
-                                   QuantCounts& counts) {
+                                   const TilePlace& place, const MicroTile<kWide>& tile,
+                                   const QuantizeShared& shared, QuantCounts& counts) {
   const ElementType element = static_cast<ElementType>(form.element);
   const float largest = largest_element(element);
   const uint32_t blocks = kTile / block_size(form.scale_of);
   const uint32_t block = MicroPlace::column() * blocks / kTile;
-  const uint32_t column = MicroPlace::column();
-  const uint32_t valid = column < place.columns ? min(place.columns - column, 8u) : 0;
-  uint8_t* const data = output.data +
-                        static_cast<int64_t>(place.row + MicroPlace::row()) * output.stride +
-                        static_cast<int64_t>((place.column + column) * kBits / 8);
+  const RowStore<kBits> to(output, place);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const uint32_t row = MicroPlace::row() + static_cast<uint32_t>(i);
@@ -67,52 +99,12 @@ EVENKEEL_DEVICE void quantize_rows(const QuantizeForm& form, const QuantizeOutpu
     // Not those of a block that is not finite; those of a scale of 0 have become 0.
     const bool counted =
         output.counts != nullptr && row < place.rows && (!zero || by.scale == 0.0f);
-    if constexpr (kStochastic) {
-      uint32_t bytes[2];
-#pragma unroll
-      for (uint32_t quad = 0; quad < 2; ++quad) {
-        const float part[4] = {x[4 * quad], x[4 * quad + 1], x[4 * quad + 2], x[4 * quad + 3]};
-        float u[4];
-        divide_by(part, by, form.power != 0, u);
-        // Read after a barrier, the key holds the draws back until it is their turn: they would
-        // fill the registers.
-        __syncwarp();
-        uint32_t words[4];
-        random_quad(rounding.element(row, column + 4 * quad), *rounding.again, words);
-        bytes[quad] = zero ? 0 : encode4_stochastic<kBits>(u, words, element);
-        if (!counted) continue;
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const uint32_t magnitude = (bytes[quad] >> (8 * k)) & (kBits == 4 ? 7u : 0x7fu);
-          counts.add_one(part[k], u[k], magnitude, largest);
-        }
-      }
-      codes = kBits == 4 ? make_uint2(pack_nibbles(bytes[0], bytes[1]), 0)
-                         : make_uint2(bytes[0], bytes[1]);
-    } else {
-      float u[8];
-      divide_by(x, by, form.power != 0, u);
-      codes = encode_nearest<kBits>(u, element);
-      if (zero) codes.x = 0;
-      if (counted) counts.add<kBits>(x, u, codes, largest);
-    }
-    if (row >= place.rows || valid == 0) continue;
-    uint8_t* const to = data + i * output.stride;
-    if (valid == 8 && output.aligned != 0) {
-      if constexpr (kBits == 4) {
-        *reinterpret_cast<uint32_t*>(to) = codes.x;
-      } else {
-        ptx::store_global(to, codes);
-      }
-      continue;
-    }
-    constexpr uint32_t kBytes = static_cast<uint32_t>(kBits);
-#pragma unroll
-    for (uint32_t b = 0; b < kBytes; ++b) {
-      // The upper half of a last odd byte is 0: x is 0 beyond the row.
-      if (b * 8 / kBits < valid)
-        to[b] = static_cast<uint8_t>((b < 4 ? codes.x : codes.y) >> (8 * (b % 4)));
-    }
+    float u[8];
+    divide_by(x, by, form.power != 0, u);
+    codes = encode_nearest<kBits>(u, element);
+    if (zero) codes.x = 0;
+    if (counted) counts.add<kBits>(x, u, codes, largest);
+    to.put(i, codes);
   }
 }
 
@@ -129,94 +121,157 @@ EVENKEEL_DEVICE uint32_t transposed_at(uint32_t column, uint32_t group) {
   return (column / 2) * 128 + ((column ^ group) & 1) * 64 + permuted * 4;
 }
 
-// Elements of the columns, into shared memory.
-template <int kBits, bool kStochastic, bool kWide>
+// The divisors of four neighbouring columns.
+EVENKEEL_DEVICE void column_divisors(const QuantizeShared& shared, uint32_t block, uint32_t column,
+                                     ScaleDivisor (&by)[4]) {
+  const uint32_t at = block * kTile + column_entry(column);
+  const float4 scales = *reinterpret_cast<const float4*>(shared.columns.scale + at);
+  const float4 reciprocals = *reinterpret_cast<const float4*>(shared.columns.reciprocal + at);
+  by[0] = {scales.x, reciprocals.x};
+  by[1] = {scales.y, reciprocals.y};
+  by[2] = {scales.z, reciprocals.z};
+  by[3] = {scales.w, reciprocals.w};
+}
+
+// Elements of a column of the thread's eight rows, to its place in the transposed tile.
+template <int kBits>
+EVENKEEL_DEVICE void put_column(QuantizeShared& shared, uint32_t column, uint2 codes) {
+  unsigned char* const to = shared.bytes + transposed_at<kBits>(column, MicroPlace::row_group());
+  if constexpr (kBits == 4) {
+    *reinterpret_cast<uint32_t*>(to) = codes.x;
+  } else {
+    *reinterpret_cast<uint2*>(to) = codes;
+  }
+}
+
+// Elements of the columns, to nearest, into shared memory.
+template <int kBits, bool kWide>
 EVENKEEL_DEVICE void quantize_columns(const QuantizeForm& form, const QuantizeOutput& output,
-                                      const Rounding& rounding, const MicroTile<kWide>& tile,
-                                      QuantizeShared& shared, QuantCounts& counts) {
+                                      const MicroTile<kWide>& tile, QuantizeShared& shared,
+                                      QuantCounts& counts) {
   const ElementType element = static_cast<ElementType>(form.element);
   const float largest = largest_element(element);
   const uint32_t blocks = kTile / block_size(form.scale_of);
-  const uint32_t group = MicroPlace::row_group();
   const uint32_t block = MicroPlace::row() * blocks / kTile;
 #pragma unroll
   for (int quad = 0; quad < 2; ++quad) {
     const uint32_t column = MicroPlace::column() + 4 * static_cast<uint32_t>(quad);
-    const uint32_t at = block * kTile + column_entry(column);
-    const float4 scales = *reinterpret_cast<const float4*>(shared.columns.scale + at);
-    const float4 reciprocals = *reinterpret_cast<const float4*>(shared.columns.reciprocal + at);
-    const ScaleDivisor by[4] = {{scales.x, reciprocals.x},
-                                {scales.y, reciprocals.y},
-                                {scales.z, reciprocals.z},
-                                {scales.w, reciprocals.w}};
+    ScaleDivisor by[4];
+    column_divisors(shared, block, column, by);
     uint2 codes[4];
-    if constexpr (kStochastic) {
-      // Row by row, as random words come for four neighbours of a row.
-      uint32_t rows[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const uint32_t row = MicroPlace::row() + static_cast<uint32_t>(i);
-        float all[8];
-        tile.row(i, all);
-        const float x[4] = {all[4 * quad], all[4 * quad + 1], all[4 * quad + 2], all[4 * quad + 3]};
-        float u[4];
-        divide_each(x, by, form.power != 0, u);
-        uint32_t words[4];
-        __syncwarp();
-        random_quad(rounding.element(row, column), *rounding.again, words);
-        rows[i] = encode4_stochastic<kBits>(u, words, element);
-        if constexpr (kBits == 4) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            if (by[k].reciprocal != by[k].reciprocal) rows[i] &= ~(0xffu << (8 * k));
-          }
-        }
-        if (output.counts != nullptr) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const bool counted =
-                kBits == 8 || by[k].reciprocal == by[k].reciprocal || by[k].scale == 0.0f;
-            const uint32_t magnitude = (rows[i] >> (8 * k)) & (kBits == 4 ? 7u : 0x7fu);
-            if (counted) counts.add_one(x[k], u[k], magnitude, largest);
-          }
-        }
+    for (int k = 0; k < 4; ++k) {
+      float x[8];
+      tile.column(4 * quad + k, x);
+      float u[8];
+      divide_by(x, by[k], form.power != 0, u);
+      codes[k] = encode_nearest<kBits>(u, element);
+      bool zero = false;
+      if constexpr (kBits == 4) {
+        zero = by[k].reciprocal != by[k].reciprocal;
+        if (zero) codes[k].x = 0;
       }
-      // Bytes of a column from eight rows, the rest of the transposition.
-#pragma unroll
-      for (uint32_t k = 0; k < 4; ++k) {
-        const uint32_t selector = k | (k + 4) << 4;
-        const uint32_t low = __byte_perm(__byte_perm(rows[0], rows[1], selector),
-                                         __byte_perm(rows[2], rows[3], selector), 0x5410);
-        const uint32_t high = __byte_perm(__byte_perm(rows[4], rows[5], selector),
-                                          __byte_perm(rows[6], rows[7], selector), 0x5410);
-        codes[k] = kBits == 4 ? make_uint2(pack_nibbles(low, high), 0) : make_uint2(low, high);
-      }
-    } else {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        float x[8];
-        tile.column(4 * quad + k, x);
-        float u[8];
-        divide_by(x, by[k], form.power != 0, u);
-        codes[k] = encode_nearest<kBits>(u, element);
-        bool zero = false;
-        if constexpr (kBits == 4) {
-          zero = by[k].reciprocal != by[k].reciprocal;
-          if (zero) codes[k].x = 0;
-        }
-        if (output.counts != nullptr && (!zero || by[k].scale == 0.0f)) {
-          counts.add<kBits>(x, u, codes[k], largest);
-        }
+      if (output.counts != nullptr && (!zero || by[k].scale == 0.0f)) {
+        counts.add<kBits>(x, u, codes[k], largest);
       }
     }
 #pragma unroll
-    for (uint32_t k = 0; k < 4; ++k) {
-      unsigned char* const to = shared.bytes + transposed_at<kBits>(column + k, group);
-      if constexpr (kBits == 4) {
-        *reinterpret_cast<uint32_t*>(to) = codes[k].x;
-      } else {
-        *reinterpret_cast<uint2*>(to) = codes[k];
+    for (uint32_t k = 0; k < 4; ++k) put_column<kBits>(shared, column + k, codes[k]);
+  }
+}
+
+// Bytes of four elements of a row, each under a divisor of its own or all under one, at random.
+template <int kBits>
+EVENKEEL_DEVICE uint32_t random_bytes(const QuantizeForm& form, const QuantizeOutput& output,
+                                      bool exists, const float (&x)[4], const float (&u)[4],
+                                      const ScaleDivisor (&by)[4], const uint32_t (&words)[4],
+                                      QuantCounts& counts) {
+  const ElementType element = static_cast<ElementType>(form.element);
+  uint32_t bytes = encode4_stochastic<kBits>(u, words, element);
+  if constexpr (kBits == 4) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (by[k].reciprocal != by[k].reciprocal) bytes &= ~(0xffu << (8 * k));
+    }
+  }
+  if (output.counts == nullptr || !exists) return bytes;
+  const float largest = largest_element(element);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    // Not those of a block that is not finite; those of a scale of 0 have become 0.
+    const bool counted = kBits == 8 || by[k].reciprocal == by[k].reciprocal || by[k].scale == 0.0f;
+    const uint32_t magnitude = (bytes >> (8 * k)) & (kBits == 4 ? 7u : 0x7fu);
+    if (counted) counts.add_one(x[k], u[k], magnitude, largest);
+  }
+  return bytes;
+}
+
+// Elements of the rows, of the columns into shared memory, or of both, at random: the words of four
+// neighbours of a row are drawn once for both.
+template <int kBits, bool kWide>
+EVENKEEL_DEVICE void quantize_random(const QuantizeForm& form, const QuantizeOutput& rowwise,
+                                     const QuantizeOutput& transposed, bool rows, bool columns,
+                                     const TilePlace& place, const Rounding& rounding,
+                                     const MicroTile<kWide>& tile, QuantizeShared& shared,
+                                     QuantCounts& of_rows, QuantCounts& of_columns) {
+  const bool power = form.power != 0;
+  const uint32_t blocks = kTile / block_size(form.scale_of);
+  const uint32_t row_block = MicroPlace::column() * blocks / kTile;
+  const uint32_t column_block = MicroPlace::row() * blocks / kTile;
+  const RowStore<kBits> to(rowwise, place);
+  uint32_t transposing[2][8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const uint32_t row = MicroPlace::row() + static_cast<uint32_t>(i);
+    float all[8];
+    tile.row(i, all);
+    uint32_t bytes[2] = {0, 0};
+#pragma unroll
+    for (int quad = 0; quad < 2; ++quad) {
+      const uint32_t column = MicroPlace::column() + 4 * static_cast<uint32_t>(quad);
+      const float x[4] = {all[4 * quad], all[4 * quad + 1], all[4 * quad + 2], all[4 * quad + 3]};
+      // Read after a barrier, the key holds the draws back until it is their turn: they would fill
+      // the registers.
+      __syncwarp();
+      uint32_t words[4];
+      random_quad(rounding.element(row, column), *rounding.again, words);
+      float u[4];
+      if (rows) {
+        const uint32_t at = row_entry(row, row_block, blocks);
+        const ScaleDivisor by = {shared.rows.scale[at], shared.rows.reciprocal[at]};
+        divide_by(x, by, power, u);
+        bytes[quad] = random_bytes<kBits>(form, rowwise, row < place.rows, x, u, {by, by, by, by},
+                                          words, of_rows);
       }
+      if (columns) {
+        ScaleDivisor by[4];
+        column_divisors(shared, column_block, column, by);
+        divide_each(x, by, power, u);
+        transposing[quad][i] =
+            random_bytes<kBits>(form, transposed, true, x, u, by, words, of_columns);
+      }
+    }
+    if (rows) {
+      to.put(i, kBits == 4 ? make_uint2(pack_nibbles(bytes[0], bytes[1]), 0)
+                           : make_uint2(bytes[0], bytes[1]));
+    }
+  }
+  if (!columns) return;
+    // Bytes of a column from eight rows, the rest of the transposition.
+#pragma unroll
+  for (int quad = 0; quad < 2; ++quad) {
+    const uint32_t(&b)[8] = transposing[quad];
+    const uint32_t column = MicroPlace::column() + 4 * static_cast<uint32_t>(quad);
+#pragma unroll
+    for (uint32_t k = 0; k < 4; ++k) {
+      const uint32_t selector = k | (k + 4) << 4;
+      const uint32_t low =
+          __byte_perm(__byte_perm(b[0], b[1], selector), __byte_perm(b[2], b[3], selector), 0x5410);
+      const uint32_t high =
+          __byte_perm(__byte_perm(b[4], b[5], selector), __byte_perm(b[6], b[7], selector), 0x5410);
+      put_column<kBits>(
+          shared, column + k,
+          kBits == 4 ? make_uint2(pack_nibbles(low, high), 0) : make_uint2(low, high));
     }
   }
 }

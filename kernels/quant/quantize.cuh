@@ -15,11 +15,19 @@
 // measured yet: 8-bit row-wise 201 MB and 47 us, both outputs 268 MB and 62 us; 4-bit 39 us and 47
 // us; each read for an amax 31 us more. An H200 issues 132 x 128 lanes x 1.7 GHz = 28.7e12
 // instructions a second: at 4.3 TB/s 20 for each element of 8 bits row-wise and 27 for both
-// outputs, 17 and 20 of 4 bits. Counted by hand along the path to nearest of aligned bf16: 8 bits
-// about 15 and 26, so that memory decides; 4 bits, whose elements Hopper has no conversion for,
-// about 23 and 40, so that issue decides there and some 70% and 50% of the bandwidth are to be
-// expected. Stochastic rounding adds about 30 an element and output, of which Philox is half: it is
-// bound by issue.
+// outputs, 17 and 20 of 4 bits. Counted in SASS of 90a (cuobjdump -sass), all instructions of a
+// thread over its 64 elements, of this code with the format, bf16, alignment and whole tiles fixed
+// at compile time, counts and amaxes not asked for, and the branches for rare values (scales out of
+// range, elements that are not finite) left out:
+//
+//   row-wise, both     to nearest         at random
+//   fp8-tensor, given  14.1, 26.8
+//   MxFp8              12.4, 23.8
+//   MxFp4              20.7, 38.3
+//   NvFp4              30.1, 53.8         64.8, 101.6
+//
+// So memory decides for 8 bits; of 4 bits, whose elements Hopper has no conversion for, issue does:
+// some 80% and 50% of the bandwidth are to be expected of MxFp4, 55% and 35% of NvFp4.
 //
 // Mapping: a block a tile of 128 x 128 (quant/tile.cuh). Its values stay in registers from the load
 // to the last store, packed in 16 bits in narrow kernels, in fp32 in wide ones (fp32 input,
@@ -139,13 +147,12 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
       amax = warp_max(amax);
       if (threadIdx.x % 32 == 0) shared.warp_amax[MicroPlace::warp()] = __float_as_uint(amax);
     }
-    // From here on the place and the keys come from shared memory. It spares registers; and the
-    // compiler would else draw the words of rows and of columns, which are the same in all passes,
-    // once and before them, and keep all 64.
+    // From here on the place and the key come from shared memory. It spares registers; and the
+    // compiler would else draw the words, which are the same in all passes, once and before them,
+    // and keep all 64.
     if (threadIdx.x == 0) {
       shared.place = place;
-      shared.keys[0] = rounding.key;
-      shared.keys[1] = rounding.key;
+      shared.key = rounding.key;
     }
     __syncthreads();
     if (raised) {
@@ -163,19 +170,27 @@ EVENKEEL_DEVICE void quantize_tile(const QuantizeGrid& grid, const QuantizeForm&
       status |= scale_columns<kBits>(form, transposed, shared.place, grid.columns, grouped, shared);
     }
     __syncthreads();
-    if (pass.rows) {
-      QuantCounts counts;
-      Rounding of_rows = rounding;
-      of_rows.again = &shared.keys[0];
-      quantize_rows<kBits, kStochastic>(form, rowwise, place, of_rows, x, shared, counts);
-      add_counts(rowwise.counts, counts);
+    if constexpr (kStochastic) {
+      rounding.again = &shared.key;
+      QuantCounts of_rows;
+      QuantCounts of_columns;
+      quantize_random<kBits>(form, rowwise, transposed, pass.rows, pass.columns, place, rounding, x,
+                             shared, of_rows, of_columns);
+      if (pass.rows) add_counts(rowwise.counts, of_rows);
+      if (pass.columns) add_counts(transposed.counts, of_columns);
+    } else {
+      if (pass.rows) {
+        QuantCounts counts;
+        quantize_rows<kBits>(form, rowwise, place, x, shared, counts);
+        add_counts(rowwise.counts, counts);
+      }
+      if (pass.columns) {
+        QuantCounts counts;
+        quantize_columns<kBits>(form, transposed, x, shared, counts);
+        add_counts(transposed.counts, counts);
+      }
     }
     if (pass.columns) {
-      QuantCounts counts;
-      Rounding of_columns = rounding;
-      of_columns.again = &shared.keys[1];
-      quantize_columns<kBits, kStochastic>(form, transposed, of_columns, x, shared, counts);
-      add_counts(transposed.counts, counts);
       __syncthreads();
       store_transposed<kBits>(transposed, place, shared);
     }

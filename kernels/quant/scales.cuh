@@ -2,7 +2,9 @@
 //
 // Each thread writes the amax of its part of every row and column to shared memory; then one thread
 // for four scales of a row or column takes them from there, makes the scales and their reciprocals,
-// stores the scales, four bytes at a time, and leaves both for the threads that divide.
+// stores the scales, four bytes at a time, and leaves both for the threads that divide. Of a row, a
+// tile has eight bytes of scales (NvFp4) or four (MX): whole sectors of 32 bytes would take four or
+// eight tiles a block. The tiles beside it run at the same time, and L2 gathers their bytes.
 #pragma once
 
 #include "common/low_bit.cuh"
@@ -31,11 +33,11 @@ struct QuantizeShared {
   } rows, columns;
   uint32_t warp_amax[kTileWarps];
   uint32_t warp_block[kTileWarps];
-  RandomKey keys[2];  // of the elements of rows and of columns
+  RandomKey key;
   TilePlace place;
 };
 
-static_assert(sizeof(QuantizeShared) == 16384 + 2 * 8192 + 152, "src/quant/launch.rs has it");
+static_assert(sizeof(QuantizeShared) == 16384 + 2 * 8192 + 136, "src/quant/launch.rs has it");
 
 // Elements of a block along the inner dimension, in tiles; a whole tile where it has one scale.
 EVENKEEL_DEVICE uint32_t block_size(ScaleOf of) {

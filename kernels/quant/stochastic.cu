@@ -1,4 +1,9 @@
 // Quantisation of a matrix in memory, stochastically: see quant/quantize.cuh.
+//
+// The bytes are those of quantize.cu: at 4.3 TB/s, bf16 of 16384 x 4096, 47 us row-wise in 8 bits,
+// 62 us both outputs, 39 and 47 us in 4 bits. Issue takes longer: with the instructions that
+// quant/quantize.cuh counts, NvFp4 some 150 us row-wise and 240 us both. Words are drawn once for
+// both outputs. Predictions, nothing of this has been measured yet.
 
 #include "quant/quantize.cuh"
 

@@ -10,7 +10,7 @@ use crate::device::launch::LaunchConfig;
 use crate::{DType, Stream, TensorMut};
 
 /// `sizeof(QuantizeShared)` of kernels/quant/scales.cuh.
-const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 152;
+const SHARED_BYTES: u32 = 16_384 + 2 * 8192 + 136;
 /// Of the slots of `KeptShared`, kernels/quant/dense_source.cuh, beside it: 64 values of each thread in
 /// fp32.
 const KEPT_BYTES: u32 = 256 * 64 * size_of::<f32>() as u32;
