@@ -1,9 +1,6 @@
 //! Tensor maps: what the copy engine of sm_90 and later is told of a tensor, encoded for the
 //! device that a stream works on.
 
-// The kernels that take maps come with Hopper's matmul; until they do, tests alone encode any.
-#![allow(dead_code)]
-
 use bytemuck::{Pod, Zeroable};
 
 use super::{Stream, cuda, stream::Inner};
