@@ -121,7 +121,6 @@ impl Work {
 }
 
 /// A work's tensors on a device.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Call {
     /// SwiGLU.
     SwiGlu(swiglu::Call),
