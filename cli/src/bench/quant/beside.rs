@@ -121,6 +121,10 @@ impl Work {
 }
 
 /// A work's tensors on a device.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time; large in builds without the emulator alone"
+)]
 pub enum Call {
     /// SwiGLU.
     SwiGlu(swiglu::Call),
