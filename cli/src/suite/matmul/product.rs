@@ -420,7 +420,7 @@ pub(super) fn workloads(quick: bool) -> Vec<Workload> {
         }
         // On Hopper a ring that goes round, several tiles a block, and results by the copy engine.
         workloads.push(Workload {
-            problem: Box::new(case(*pair, [300, 260, 1000], pairs[*pair], DType::Bf16).problem()),
+            problem: Box::new(case(*pair, [300, 264, 1000], pairs[*pair], DType::Bf16).problem()),
             multiprocessors: 2,
         });
         let mut case = case(*pair, [70, 24, 70], pairs[*pair], DType::Bf16);
