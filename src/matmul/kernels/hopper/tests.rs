@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use half::{bf16, f16};
 
-use crate::emulator::{Architecture, SyncSite};
+use crate::emulator::Architecture;
 use crate::matmul::{
     Activation, Groups, Matmul, MatmulArguments, MatmulOutputs, Operand, OperandFormat, Promotion,
 };
@@ -16,7 +16,6 @@ use crate::{Buffer, DType, Device, E4m3, E5m2, EmulatorOptions, Error, Stream};
 
 mod epilogue;
 mod groups;
-mod mutate;
 mod shapes;
 
 thread_local! {
@@ -42,14 +41,8 @@ impl Drop for Forced {
 
 /// Of two multiprocessors, so that a block, and a pair, takes several tiles.
 fn emulated(seed: u64) -> Stream {
-    without(seed, Vec::new())
-}
-
-/// The same without some of the kernels' synchronisation.
-fn without(seed: u64, disabled: Vec<SyncSite>) -> Stream {
     let options = EmulatorOptions::new()
         .architecture(Architecture::sm_90().with_multiprocessors(2))
-        .disabled_sites(disabled)
         .seed(seed);
     Device::emulated_with(options).unwrap().stream().unwrap()
 }
