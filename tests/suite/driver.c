@@ -383,3 +383,30 @@ Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* function, 
   *blocks = 2;
   return kSuccess;
 }
+// Says what the real one answers with "invalid value" alone.
+Result cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* address,
+                              const uint64_t* dims, const uint64_t* strides, const uint32_t* box,
+                              const uint32_t* steps, int interleave, int swizzle, int promotion,
+                              int fill) {
+  static const unsigned kBytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
+  if (!map || (uintptr_t)map % 64 || type < 0 || type > 9 || rank < 1 || rank > 5 || interleave ||
+      swizzle < 0 || swizzle > 3 || promotion < 0 || promotion > 3 || fill) {
+    fault("a tensor map that is none");
+    return kInvalidValue;
+  }
+  const unsigned bytes = kBytes[type];
+  int fits = (uintptr_t)address % 16 == 0;
+  uint64_t end = dims[0] * bytes;
+  for (uint32_t i = 0; i < rank; ++i) {
+    fits = fits && dims[i] && dims[i] <= 1ull << 32 && box[i] && box[i] <= 256 && steps[i] == 1;
+    if (i == 0) continue;
+    fits = fits && strides[i - 1] % 16 == 0 && strides[i - 1] < 1ull << 40;
+    end += (dims[i] - 1) * strides[i - 1];
+  }
+  const unsigned row = box[0] * bytes;
+  fits = fits && row % 16 == 0 && (swizzle == 0 || row <= 16u << swizzle);
+  if (!fits) fault("a tensor map that does not fit");
+  if (!known((uint64_t)(uintptr_t)address, end)) fault("a tensor map of memory that is not there");
+  memset(map, 0, 128);
+  return fits ? kSuccess : kInvalidValue;
+}
