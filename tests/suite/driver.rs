@@ -269,6 +269,8 @@ mod inner {
         crate::capture::call_and_replays(&device);
         #[cfg(feature = "quant")]
         crate::quant::capture::step_and_replays(&device);
+        #[cfg(feature = "matmul")]
+        crate::matmul::capture::products_and_replays(&device);
 
         let stream = device.stream().unwrap();
         let raw = stream.cudarc().unwrap().clone();

@@ -1,5 +1,7 @@
 //! The properties of products, one test of each for each kind of device.
 
+pub mod capture;
+
 use evenkeel::{DeviceKind, Error};
 use evenkeel_cli::compare::Checked;
 
