@@ -167,12 +167,14 @@ mod tests {
             let error = (summed(&summation, 13, &a, &b) - sum.value).abs();
             assert!(error <= sum.error, "{error} {}", sum.error);
             closest = closest.max(error / sum.error);
-            // Two bits fewer are too few where all terms have one sign.
+            // Six bits fewer are too few where all terms have one sign.
             if positive {
                 let coarse = (summed(&summation, 7, &a, &b) - sum.value).abs();
                 assert!(coarse > sum.error, "{coarse} {}", sum.error);
             }
         }
-        assert!(closest > 0.05, "{closest}");
+        // M is the sum of an interval's sizes, of 128 terms, and a step is aligned to the largest of 32
+        // terms and the accumulator, several times smaller; of that a truncation takes half.
+        assert!(closest > 1.0 / 64.0, "{closest}");
     }
 }
